@@ -1,0 +1,129 @@
+"""Files of a version: which may exist, their hashes, and how they are copied in.
+
+Does not know what is in them (`adapters.lint` does) nor where they go (`adapters.backends`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from adapters.errors import InvalidAdapter
+from adapters.types import File
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+MANIFEST_FILE = "manifest.json"
+_OPTIONAL = frozenset(
+    {
+        "README.md",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "chat_template.jinja",
+    }
+)
+ALLOWED = frozenset({CONFIG_FILE, WEIGHTS_FILE}) | _OPTIONAL
+_CHUNK_BYTES = 1 << 20
+
+
+def version_files(folder: Path) -> list[str]:
+    """Return the file names of an adapter folder, sorted; only files a version may hold.
+
+    `manifest.json` is left out: a published folder can be published again.
+
+    Raises:
+        InvalidAdapter: no such folder, a file missing, or one that is not a plain file of the
+            known names (links, pipes, folders, pickles …).
+    """
+    if not folder.is_dir():
+        raise InvalidAdapter(f"{folder} is not a folder.", fix="Name a PEFT adapter folder.")
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.name != MANIFEST_FILE)
+    for name in names:
+        if not stat.S_ISREG((folder / name).lstat().st_mode):
+            raise InvalidAdapter(
+                f"{folder / name} is not a plain file.",
+                fix="Links, pipes and folders are never published: remove it or copy its content.",
+            )
+        if name not in ALLOWED:
+            pickled = Path(name).suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+            raise InvalidAdapter(
+                f"{folder / name} {'is a pickle' if pickled else 'does not belong in an adapter'}.",
+                fix="Save with save_pretrained(safe_serialization=True) into an empty folder."
+                if pickled
+                else f"A version holds {', '.join(sorted(ALLOWED))}.",
+            )
+    for required in (CONFIG_FILE, WEIGHTS_FILE):
+        if required not in names:
+            raise InvalidAdapter(
+                f"{folder} has no {required}.", fix="Name a folder written by save_pretrained()."
+            )
+    return names
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex sha256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(files: Mapping[str, File]) -> str:
+    """Return the digest of a version: sha256 of `sha256sum` lines sorted by path.
+
+    The same as, in the folder: `sha256sum $(ls | grep -v manifest.json) | sha256sum` with
+    `LC_ALL=C`.
+    """
+    lines = "".join(f"{files[path].sha256}  {path}\n" for path in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def copy_in(source: Path, target: Path) -> File:
+    """Copy one plain file, hashing what was written; durable and read-only on return.
+
+    The source is opened without following links, so a swap between check and copy is refused.
+
+    Raises:
+        OSError: the source is a link, or reading or writing failed.
+    """
+    sha256, size = hashlib.sha256(), 0
+    with (
+        os.fdopen(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as reader,
+        target.open("xb") as writer,
+    ):
+        while chunk := reader.read(_CHUNK_BYTES):
+            sha256.update(chunk)
+            size += len(chunk)
+            writer.write(chunk)
+        writer.flush()
+        seal(writer.fileno())
+    return File(sha256.hexdigest(), size)
+
+
+def write_durably(target: Path, content: bytes) -> None:
+    """Write a new read-only file and fsync it."""
+    with target.open("xb") as writer:
+        writer.write(content)
+        writer.flush()
+        seal(writer.fileno())
+
+
+def seal(descriptor: int) -> None:
+    """Make an open file read-only and durable."""
+    os.fchmod(descriptor, 0o444)
+    os.fsync(descriptor)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,436 @@
+"""The registry's verbs and their invariants, over any `RegistryBackend`.
+
+A version that lint refuses is never published; a published one never changes; an alias moves
+only as a whole and remembers where it was. Knows nothing of files (`adapters.backends`),
+training or serving.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adapters import __version__
+from adapters.backends import Line, RegistryBackend, backend_for
+from adapters.errors import Conflict, InvalidAdapter, NotFound, UsageError, nearest
+from adapters.files import digest, version_files
+from adapters.lint import check_adapter
+from adapters.types import (
+    BASE_ARM,
+    LATEST,
+    PRODUCTION,
+    AliasMove,
+    Arm,
+    BaseModel,
+    File,
+    LogEntry,
+    Manifest,
+    Phase,
+    Ref,
+    Version,
+    check_alias,
+    check_name,
+)
+
+_LOG = "log"
+
+
+class Registry:
+    """Versions, aliases and experiments of many adapters. Readers never wait for writers."""
+
+    def __init__(self, backend: RegistryBackend) -> None:
+        self._backend = backend
+
+    @classmethod
+    def open(cls, location: str | Path | None = None) -> Registry:
+        """Open a registry; nothing is created before the first publication.
+
+        `location`: a folder; None means $ADAPTERS_REGISTRY, else $ADAPTERS_HOME, else ~/.adapters.
+
+        Raises:
+            UsageError: a location no backend serves.
+        """
+        environment = os.environ.get("ADAPTERS_REGISTRY") or os.environ.get("ADAPTERS_HOME")
+        return cls(backend_for(str(location or environment or "~/.adapters")))
+
+    @property
+    def location(self) -> str:
+        return self._backend.location
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Return the adapters that have a version, sorted."""
+        return self._backend.names()
+
+    def versions(self, name: str) -> list[Version]:
+        """Return an adapter's versions, ascending.
+
+        Raises:
+            InvalidName, NotFound: no such adapter; the message names the nearest ones.
+        """
+        return [self._backend.open(name, number) for number in self._numbers(name)]
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Return where each alias of an adapter points, by alias; `latest` is not among them."""
+        current = {}
+        for journal in self._backend.journals(check_name(name), "aliases"):
+            moves = self._backend.read(name, journal)
+            if moves and moves[-1]["to"] is not None:
+                current[journal.removeprefix("aliases/")] = moves[-1]["to"]
+        return current
+
+    def resolve(self, ref: str | Ref) -> Version:
+        """Return the version that a ref means. A bare name: `production`, else `latest`.
+
+        Raises:
+            InvalidName: not a ref.
+            NotFound: no such adapter, version, alias or digest.
+            UsageError: a digest that several versions begin with.
+        """
+        ref = Ref.parse(ref) if isinstance(ref, str) else ref
+        numbers = self._numbers(ref.name)
+        if ref.digest:
+            return self._by_digest(ref, numbers)
+        if ref.number:
+            return self._backend.open(ref.name, ref.number)
+        aliases = self.aliases(ref.name)
+        if ref.alias is None:
+            return self._backend.open(ref.name, aliases.get(PRODUCTION, numbers[-1]))
+        if ref.alias == LATEST:
+            return self._backend.open(ref.name, numbers[-1])
+        if ref.alias not in aliases:
+            known = [LATEST, *aliases, *(f"v{number}" for number in numbers)]
+            raise NotFound(
+                f"{ref.name} has no alias {ref.alias!r}.",
+                fix=nearest(ref.alias, known) or f"It has {', '.join(known[:12])}.",
+            )
+        return self._backend.open(ref.name, aliases[ref.alias])
+
+    def history(self, name: str, alias: str = PRODUCTION) -> list[AliasMove]:
+        """Return every move of an alias, oldest first; empty where there is no such alias."""
+        journal = f"aliases/{check_alias(alias)}"
+        return [_as_move(line) for line in self._backend.read(check_name(name), journal)]
+
+    def log(self, name: str) -> list[LogEntry]:
+        """Return what was done to an adapter, oldest first."""
+        self._numbers(name)
+        return [LogEntry(**line) for line in self._backend.read(name, _LOG)]
+
+    # -- publishing ---------------------------------------------------------------------------
+
+    def publish(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        base: BaseModel,
+        recipe: Mapping[str, Any] | None = None,
+        dataset: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        code: Mapping[str, str] | None = None,
+        parents: Sequence[str] = (),
+        serving: Mapping[str, Any] | None = None,
+        tags: Sequence[str] = (),
+        notes: str = "",
+    ) -> Version:
+        """Make a PEFT folder the adapter's next version. Atomic; `folder` is left as it is.
+
+        Raises:
+            InvalidName: `name` is not an adapter name.
+            InvalidAdapter: lint refuses it; the message names every finding.
+            RegistryUnavailable: the registry cannot be written. Nothing was published.
+        """
+        check_name(name)
+        paths = version_files(folder)
+        report = check_adapter(folder)
+        if report.findings:
+            listed = "; ".join(f"{f.where}: {f.message}. {f.fix}" for f in report.findings[:5])
+            raise InvalidAdapter(f"{folder} cannot be served. {listed}")
+        draft = Manifest(
+            name=name,
+            version=0,
+            digest="",
+            publish_id=secrets.token_hex(16),
+            created_at=_now(),
+            files={},
+            base=base,
+            peft=report.peft,
+            recipe=recipe or {},
+            dataset=dataset or {},
+            metrics=metrics or {},
+            code={"lora-switchyard": __version__, **(code or {})},
+            parents=tuple(parents),
+            lint=report.as_json(),
+            serving=serving or {},
+            tags=tuple(tags),
+            notes=notes,
+        )
+
+        def manifest(number: int, files: Mapping[str, File]) -> Manifest:
+            return replace(draft, version=number, digest=digest(files), files=files)
+
+        version = self._backend.publish(name, folder, paths, manifest)
+        self._note(name, "publish", version=version.number, digest=version.manifest.digest)
+        return version
+
+    # -- aliases ------------------------------------------------------------------------------
+
+    def promote(
+        self,
+        ref: str | Ref,
+        alias: str = PRODUCTION,
+        *,
+        if_current: int | None = None,
+        reason: str = "",
+        evidence: Mapping[str, Any] | None = None,
+    ) -> AliasMove:
+        """Point an alias at a version, in one step; readers see the old one or the new one.
+
+        `if_current`: only if the alias points at that version number now (compare-and-set).
+
+        Raises:
+            InvalidName, NotFound: as `resolve`.
+            Conflict: the alias does not point at `if_current`.
+        """
+        version = self.resolve(ref)
+        with self._backend.writing(version.name):
+            current = self.aliases(version.name).get(check_alias(alias))
+            if if_current is not None and current != if_current:
+                at = f"at v{current}" if current else "nowhere"
+                raise Conflict(
+                    f"{version.name}@{alias} points {at}, not at v{if_current}.",
+                    fix=f"Look at it first: adapters log {version.name}",
+                )
+            return self._move(
+                version.name, alias, current, version.number, "promote", reason, evidence or {}
+            )
+
+    def rollback(
+        self, name: str, alias: str = PRODUCTION, *, steps: int = 1, reason: str = ""
+    ) -> AliasMove:
+        """Point an alias at what it pointed at before, `steps` promotions ago.
+
+        Rolling back twice goes back twice: a rollback undoes a promotion, never a rollback.
+
+        Raises:
+            InvalidName, NotFound: no such adapter or alias, or nothing that far back.
+            UsageError: `steps` below 1.
+        """
+        if steps < 1:
+            raise UsageError(f"Cannot roll back {steps} steps.", fix="Use --steps 1 or more.")
+        self._numbers(name)
+        with self._backend.writing(name):
+            moves = self.history(name, alias)
+            if not moves:
+                self.resolve(Ref(name, alias=alias))  # says which aliases there are
+            stack = _promotions(moves)
+            if len(stack) <= steps:
+                raise NotFound(
+                    f"{name}@{alias} was promoted {len(stack)} time(s), so it cannot go back "
+                    f"{steps}.",
+                    fix=f"Promote a version instead: adapters promote {name}@vN {alias}",
+                )
+            return self._move(name, alias, stack[-1], stack[-1 - steps], "rollback", reason, {}, steps)
+
+    # -- experiments --------------------------------------------------------------------------
+
+    def experiment(self, name: str) -> Phase | None:
+        """Return the latest phase of the experiment running on an adapter, if one runs."""
+        for journal in self._backend.journals(check_name(name), "experiments"):
+            lines = self._backend.read(name, journal)
+            if lines and lines[-1]["status"] == "running":
+                return _as_phase(lines[-1])
+        return None
+
+    def start_experiment(
+        self, name: str, arms: Sequence[Arm], *, experiment: str | None = None, reason: str = ""
+    ) -> Phase:
+        """Split the requests for `name` between arms from now on.
+
+        `experiment`: its name; None numbers it (`ab-1`, `ab-2`, …).
+
+        Raises:
+            InvalidName, NotFound: no such adapter, or an arm's version does not exist.
+            UsageError: fewer than two arms, two of one name, or a weight that is not positive.
+            Conflict: an experiment runs on it, or one of that name ran before.
+        """
+        _check_arms(arms)
+        for arm in arms:
+            if arm.version is not None:
+                self.resolve(Ref(name, number=arm.version))
+        self._numbers(name)
+        with self._backend.writing(name):
+            if running := self.experiment(name):
+                raise Conflict(
+                    f"{running.experiment} is running on {name}.",
+                    fix=f"Stop it first: adapters ab stop {name}",
+                )
+            taken = self._backend.journals(name, "experiments")
+            chosen = check_name(experiment or f"ab-{len(taken) + 1}")
+            if f"experiments/{chosen}" in taken:
+                raise Conflict(f"{name} had an experiment {chosen}.", fix="Choose another name.")
+            phase = Phase(
+                chosen, 1, "running", secrets.token_hex(8), tuple(arms), _now(), _actor(), reason
+            )
+            self._record(name, phase)
+            return phase
+
+    def stop_experiment(self, name: str, *, reason: str = "") -> Phase:
+        """End the running experiment: requests for `name` go to production again.
+
+        Raises:
+            InvalidName, NotFound: no such adapter, or no experiment runs on it.
+        """
+        self._numbers(name)
+        with self._backend.writing(name):
+            running = self.experiment(name)
+            if running is None:
+                raise NotFound(
+                    f"No experiment is running on {name}.",
+                    fix=f"Start one: adapters ab start {name} --arm v1=50 --arm v2=50",
+                )
+            phase = replace(
+                running,
+                number=running.number + 1,
+                status="stopped",
+                time=_now(),
+                actor=_actor(),
+                reason=reason,
+            )
+            self._record(name, phase)
+            return phase
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _numbers(self, name: str) -> list[int]:
+        numbers = self._backend.numbers(check_name(name))
+        if not numbers:
+            known = self.names()
+            hint = nearest(name, known) if known else "The registry is empty: adapters train --help"
+            raise NotFound(
+                f"No adapter {name!r} in {self.location}.", fix=hint or "See: adapters list"
+            )
+        return numbers
+
+    def _by_digest(self, ref: Ref, numbers: list[int]) -> Version:
+        assert ref.digest
+        candidates = [n for n in numbers if ref.number in (None, n)]
+        found = [
+            version
+            for version in (self._backend.open(ref.name, n) for n in candidates)
+            if version.manifest.digest.startswith(ref.digest)
+        ]
+        if not found:
+            raise NotFound(f"No version is {ref}.", fix=f"See: adapters list {ref.name}")
+        if len({version.manifest.digest for version in found}) > 1:
+            raise UsageError(f"{ref} means several versions.", fix="Write more of the digest.")
+        return found[-1]
+
+    def _move(
+        self,
+        name: str,
+        alias: str,
+        before: int | None,
+        after: int | None,
+        action: str,
+        reason: str,
+        evidence: Mapping[str, Any],
+        steps: int = 0,
+    ) -> AliasMove:
+        line: Line = {
+            "from": before,
+            "to": after,
+            "action": action,
+            "actor": _actor(),
+            "time": _now(),
+            "reason": reason,
+            "evidence": dict(evidence),
+            "steps": steps,
+        }
+        self._backend.append(name, f"aliases/{alias}", line)
+        self._note(name, action, version=after, alias=alias)
+        return _as_move(line)
+
+    def _record(self, name: str, phase: Phase) -> None:
+        line = {
+            "experiment": phase.experiment,
+            "number": phase.number,
+            "status": phase.status,
+            "salt": phase.salt,
+            "arms": [{"name": a.name, "version": a.version, "weight": a.weight} for a in phase.arms],
+            "time": phase.time,
+            "actor": phase.actor,
+            "reason": phase.reason,
+        }
+        self._backend.append(name, f"experiments/{phase.experiment}", line)
+        self._note(name, f"experiment {phase.status}", experiment=phase.experiment)
+
+    def _note(
+        self,
+        name: str,
+        action: str,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        **detail: Any,
+    ) -> None:
+        line = {
+            "action": action,
+            "time": _now(),
+            "actor": _actor(),
+            "version": version,
+            "alias": alias,
+            "detail": detail,
+        }
+        self._backend.append(name, _LOG, line)
+
+
+def _check_arms(arms: Sequence[Arm]) -> None:
+    if len(arms) < 2:
+        raise UsageError("An experiment needs two arms.", fix="Repeat --arm, e.g. --arm v1=50.")
+    if len({arm.name for arm in arms}) < len(arms):
+        raise UsageError("Two arms have one name.", fix="Name each side once.")
+    for arm in arms:
+        if not 0 < arm.weight < float("inf"):
+            raise UsageError(f"Arm {arm.name} has weight {arm.weight}.", fix="Use a share above 0.")
+        if (arm.name == BASE_ARM) != (arm.version is None):
+            raise UsageError(f"Arm {arm.name} names no version.", fix="Write v1, v2 … or base.")
+
+
+def _promotions(moves: Sequence[AliasMove]) -> list[int | None]:
+    """Return where an alias was promoted to and not rolled back from, oldest first."""
+    stack: list[int | None] = []
+    for move in moves:
+        if move.action == "rollback":
+            del stack[len(stack) - move.steps :]
+        elif not stack or stack[-1] != move.to_version:
+            stack.append(move.to_version)
+    return stack
+
+
+def _as_move(line: Line) -> AliasMove:
+    rest = {key: value for key, value in line.items() if key not in ("from", "to")}
+    return AliasMove(from_version=line["from"], to_version=line["to"], **rest)
+
+
+def _as_phase(line: Line) -> Phase:
+    return Phase(**{**line, "arms": tuple(Arm(**arm) for arm in line["arms"])})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _actor() -> str:
+    """Who does it: $ADAPTERS_ACTOR, else the login name."""
+    try:
+        return os.environ.get("ADAPTERS_ACTOR") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a passwd entry
+        return f"uid {os.getuid()}"

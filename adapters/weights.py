@@ -1,0 +1,83 @@
+"""What a safetensors file holds, without torch: names, shapes, types, and whether it is finite."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters.errors import InvalidAdapter
+
+_HEADER_LIMIT_BYTES = 16 << 20
+_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of a safetensors file."""
+
+    dtype: str
+    """As safetensors writes it: F32, F16, BF16 …"""
+    shape: tuple[int, ...]
+    start: int
+    """Offset of its first byte in the file."""
+    size_bytes: int
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file by name, reading only its header.
+
+    Source: https://huggingface.co/docs/safetensors (format).
+
+    Raises:
+        InvalidAdapter: truncated, oversized, with holes or overlaps, or not safetensors at all.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > _HEADER_LIMIT_BYTES:
+                raise ValueError(f"header of {length} bytes")
+            header: dict[str, Any] = json.loads(stream.read(length))
+        with safe_open(path, framework="numpy"):
+            pass  # the reference parser checks offsets, holes and the file's length
+    except (ValueError, struct.error, SafetensorError, OSError) as error:
+        raise InvalidAdapter(
+            f"{path} is not a whole safetensors file: {error}.", fix="Write or copy it again."
+        ) from error
+    header.pop("__metadata__", None)
+    return {
+        name: Tensor(
+            entry["dtype"],
+            tuple(entry["shape"]),
+            8 + length + entry["data_offsets"][0],
+            entry["data_offsets"][1] - entry["data_offsets"][0],
+        )
+        for name, entry in header.items()
+    }
+
+
+def scan(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, bool, bool]]:
+    """Yield (name, all finite, any non-zero) of each floating tensor, one in memory at a time.
+
+    Tensors of other types yield (name, False, False): LoRA weights are floating.
+    """
+    import numpy
+
+    with path.open("rb") as stream:
+        for name, tensor in tensors.items():
+            if tensor.dtype not in _SIZES:
+                yield name, False, False
+                continue
+            stream.seek(tensor.start)
+            raw = stream.read(tensor.size_bytes)
+            if tensor.dtype == "BF16":  # numpy has no bfloat16: infinity and NaN by exponent
+                bits = numpy.frombuffer(raw, dtype="<u2")
+                yield name, bool(((bits & 0x7F80) != 0x7F80).all()), bool((bits & 0x7FFF).any())
+            else:
+                values = numpy.frombuffer(raw, dtype=f"<f{_SIZES[tensor.dtype]}")
+                yield name, bool(numpy.isfinite(values).all()), bool(values.any())
