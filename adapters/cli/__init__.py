@@ -1,0 +1,101 @@
+"""The `adapters` command. Parses, makes one call, renders; no domain rules.
+
+Commands are imported when they are asked for, so `adapters --help` imports nothing heavy and
+answers at once. One wrapper turns the error tree into a message and an exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from adapters import __version__
+from adapters.errors import AdaptersError, nearest
+
+_COMMANDS = {
+    "demo": ("adapters.cli.demo:demo", "Train, serve and compare two versions, end to end."),
+    "train": ("adapters.cli.train:train", "Train a LoRA adapter and publish it as a version."),
+    "serve": ("adapters.cli.serve:serve", "Serve the registry's adapters through vLLM."),
+    "ab": ("adapters.cli.ab:app", "Split live traffic between versions."),
+    "list": ("adapters.cli.registry:list_", "List adapters, or the versions of one."),
+    "show": ("adapters.cli.registry:show", "Show one version."),
+    "promote": ("adapters.cli.registry:promote", "Point an alias at a version."),
+    "rollback": ("adapters.cli.registry:rollback", "Point an alias back at what it was."),
+    "log": ("adapters.cli.registry:log", "Show what was done to an adapter."),
+}
+_PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+
+
+class _LazyGroup(TyperGroup):
+    """A group that knows its commands' names and imports each on use."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            if not ctx.resilient_parsing:
+                ctx.fail(f"No such command {cmd_name!r}. {nearest(cmd_name, _COMMANDS)}")
+            return None
+        if cmd_name not in self.commands:
+            module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+            target = getattr(import_module(module), attribute)
+            if not isinstance(target, typer.Typer):
+                command, target = target, typer.Typer(add_completion=False, **_PLAIN)
+                target.command(cmd_name)(command)
+            self.commands[cmd_name] = typer.main.get_command(target)
+        return self.commands[cmd_name]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, help_) in _COMMANDS.items()])
+
+
+app = typer.Typer(cls=_LazyGroup, no_args_is_help=True, **_PLAIN)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lora-switchyard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show stack traces.")] = False,
+) -> None:
+    """Train, version and serve many LoRA adapters of one base model, side by side.
+
+    Start with: adapters demo
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 conflict, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line; the console script `adapters`.
+
+    `--debug` may stand anywhere before `--`: then errors of ours show their stack trace too.
+    """
+    ours, separator, theirs = _split(sys.argv[1:])
+    try:
+        app(args=[argument for argument in ours if argument != "--debug"] + separator + theirs)
+    except AdaptersError as error:
+        if "--debug" in ours:
+            raise
+        typer.echo(f"Error: {error.message}", err=True)
+        if error.fix:
+            typer.echo(f"  {error.fix}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:end], arguments[end : end + 1], arguments[end + 1 :]

@@ -1,0 +1,160 @@
+"""`adapters list | show | promote | rollback | log`: the registry's verbs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from adapters.cli.render import emit_json, table
+from adapters.registry import Registry
+from adapters.types import PRODUCTION, Ref, Version
+
+RegistryOption = Annotated[
+    str | None,
+    typer.Option("--registry", help="Registry folder.  [default: $ADAPTERS_HOME or ~/.adapters]"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ReasonOption = Annotated[str, typer.Option(help="Why, for the log.")]
+AliasArgument = Annotated[str, typer.Argument(help="The alias to move.")]
+
+
+def list_(
+    name: Annotated[str | None, typer.Argument(help="Show this adapter's versions.")] = None,
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List adapters, or the versions of one.
+
+    Example: adapters list support
+    """
+    opened = Registry.open(registry)
+    rows = [_row(opened, v) for n in [name] * bool(name) or opened.names() for v in _of(opened, n)]
+    if json:
+        emit_json(rows)
+    elif rows:
+        typer.echo(table(list(rows[0]), [list(row.values()) for row in rows]))
+    else:
+        typer.echo(f"No adapters in {opened.location}. Train one: adapters train --help")
+
+
+def show(
+    ref: Annotated[str, typer.Argument(help="NAME, NAME@v3, NAME@production, NAME@sha256:…")],
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show one version: base, recipe, rows, metrics, files.
+
+    Example: adapters show support@production
+    """
+    version = Registry.open(registry).resolve(ref)
+    manifest = version.manifest.as_json() | {"path": str(version.path)}
+    if json:
+        emit_json(manifest | {"engine_name": version.engine_name})
+    else:
+        typer.echo(_card(version))
+
+
+def promote(
+    ref: Annotated[str, typer.Argument(help="The version, e.g. support@v3.")],
+    alias: AliasArgument = PRODUCTION,
+    if_current: Annotated[
+        str | None, typer.Option(help="Only if the alias points at this version now, e.g. v2.")
+    ] = None,
+    reason: ReasonOption = "",
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Point an alias at a version. Running servers follow within a second.
+
+    Example: adapters promote support@v3 --reason "exact match 0.93"
+    """
+    parsed = Ref.parse(ref)
+    expected = Ref.parse(f"{parsed.name}@{if_current}").number if if_current else None
+    move = Registry.open(registry).promote(parsed, alias, if_current=expected, reason=reason)
+    if json:
+        emit_json(asdict(move))
+    else:
+        before = f" (was v{move.from_version})" if move.from_version else ""
+        typer.echo(f"{parsed.name}@{alias} → v{move.to_version}{before}")
+
+
+def rollback(
+    name: Annotated[str, typer.Argument(help="The adapter.")],
+    alias: AliasArgument = PRODUCTION,
+    steps: Annotated[int, typer.Option(help="How many promotions to undo.")] = 1,
+    reason: ReasonOption = "",
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Point an alias back at what it pointed at before.
+
+    Example: adapters rollback support --reason "complaints"
+    """
+    move = Registry.open(registry).rollback(name, alias, steps=steps, reason=reason)
+    if json:
+        emit_json(asdict(move))
+    else:
+        typer.echo(f"{name}@{alias} → v{move.to_version} (was v{move.from_version})")
+
+
+def log(
+    name: Annotated[str, typer.Argument(help="The adapter.")],
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what was done to an adapter, oldest first.
+
+    Example: adapters log support
+    """
+    entries = Registry.open(registry).log(name)
+    if json:
+        emit_json([asdict(entry) for entry in entries])
+        return
+    rows = [
+        (e.time, e.actor, e.action, f"v{e.version}" if e.version else None, e.alias)
+        for e in entries
+    ]
+    typer.echo(table(["time", "actor", "action", "version", "alias"], rows))
+
+
+def _of(registry: Registry, name: str) -> list[Version]:
+    return registry.versions(name)
+
+
+def _row(registry: Registry, version: Version) -> dict[str, object]:
+    manifest = version.manifest
+    aliases = [a for a, n in registry.aliases(version.name).items() if n == version.number]
+    return {
+        "version": version.ref,
+        "aliases": ",".join(aliases) or None,
+        "base": manifest.base.id,
+        "r": manifest.peft.get("r"),
+        "eval_loss": _rounded(manifest.metrics.get("eval_loss")),
+        "rows": manifest.dataset.get("train_rows"),
+        "created": manifest.created_at,
+        "digest": manifest.digest[:12],
+    }
+
+
+def _card(version: Version) -> str:
+    manifest = version.manifest
+    facts: list[tuple[str, object]] = [
+        ("version", version.engine_name),
+        ("path", version.path),
+        ("created", manifest.created_at),
+        ("base", f"{manifest.base.id} @ {manifest.base.revision[:19]}"),
+        ("lora", ", ".join(f"{k}={v}" for k, v in manifest.peft.items())),
+        ("dataset", ", ".join(f"{k}={v}" for k, v in manifest.dataset.items())),
+        ("recipe", ", ".join(f"{k}={v}" for k, v in manifest.recipe.items() if v is not None)),
+        ("metrics", ", ".join(f"{k}={_rounded(v)}" for k, v in manifest.metrics.items())),
+        ("parents", ", ".join(manifest.parents) or None),
+        ("lint", "passed" if manifest.lint.get("passed") else "failed"),
+        ("size", f"{sum(f.size_bytes for f in manifest.files.values()) / 1e6:.1f} MB"),
+    ]
+    return "\n".join(f"{key:<8}  {value}" for key, value in facts if value not in (None, ""))
+
+
+def _rounded(value: object) -> object:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
