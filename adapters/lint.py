@@ -139,9 +139,9 @@ def _check_config(config: Mapping[str, Any]) -> Iterator[Finding]:
             "Train with a LoraConfig.",
         )
     r, alpha = config.get("r"), config.get("lora_alpha")
-    if type(r) is not int or not 1 <= r <= RANK_CLASSES[-1]:
+    if not isinstance(r, int) or isinstance(r, bool) or not 1 <= r <= RANK_CLASSES[-1]:
         yield Finding("rank", "r", f"{r!r} is not a rank of 1 to 512", "Train with r ≤ 512.")
-    if type(alpha) not in (int, float) or not 0 < alpha < 1e6:
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < 1e6:
         yield Finding("scale", "lora_alpha", f"{alpha!r} is not a scale", "Use e.g. 2 × r.")
     if config.get("bias", "none") != "none":
         yield Finding("field", "bias", "vLLM refuses trained biases", "Train with bias='none'.")

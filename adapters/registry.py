@@ -237,7 +237,9 @@ class Registry:
                     f"{steps}.",
                     fix=f"Promote a version instead: adapters promote {name}@vN {alias}",
                 )
-            return self._move(name, alias, stack[-1], stack[-1 - steps], "rollback", reason, {}, steps)
+            return self._move(
+                name, alias, stack[-1], stack[-1 - steps], "rollback", reason, {}, steps
+            )
 
     # -- experiments --------------------------------------------------------------------------
 
@@ -364,7 +366,9 @@ class Registry:
             "number": phase.number,
             "status": phase.status,
             "salt": phase.salt,
-            "arms": [{"name": a.name, "version": a.version, "weight": a.weight} for a in phase.arms],
+            "arms": [
+                {"name": a.name, "version": a.version, "weight": a.weight} for a in phase.arms
+            ],
             "time": phase.time,
             "actor": phase.actor,
             "reason": phase.reason,

@@ -30,7 +30,8 @@ def list_(
     Example: adapters list support
     """
     opened = Registry.open(registry)
-    rows = [_row(opened, v) for n in [name] * bool(name) or opened.names() for v in _of(opened, n)]
+    names = [name] if name else opened.names()
+    rows = [_row(opened, version) for each in names for version in opened.versions(each)]
     if json:
         emit_json(rows)
     elif rows:
@@ -117,10 +118,6 @@ def log(
         for e in entries
     ]
     typer.echo(table(["time", "actor", "action", "version", "alias"], rows))
-
-
-def _of(registry: Registry, name: str) -> list[Version]:
-    return registry.versions(name)
 
 
 def _row(registry: Registry, version: Version) -> dict[str, object]:
