@@ -1,0 +1,143 @@
+"""Send the held-out messages to a server through the genuine `openai` client, and keep score.
+
+Knows HTTP and time, not how the server came to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, quantiles
+from typing import TYPE_CHECKING
+
+from adapters.demo.task import SYSTEM_PROMPT, Example, is_json, is_right
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_MAX_TOKENS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for one message."""
+
+    model: str
+    """What was asked for."""
+    served: str
+    """The `x-adapter` header: which version answered."""
+    text: str
+    right: bool
+    valid_json: bool
+    ttft_ms: float
+    """From sending the request to the first token."""
+    tokens_per_s: float
+    """Of this one stream, after its first token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One row of the table."""
+
+    model: str
+    requests: int
+    exact_match: float
+    interval: tuple[float, float]
+    valid_json: float
+    ttft_p50_ms: float
+    ttft_p95_ms: float
+    tokens_per_s: float
+
+
+async def ask(client: AsyncOpenAI, model: str, example: Example, user: str) -> Answer:
+    """Stream one answer.
+
+    Raises:
+        openai.APIError: the server refused or failed.
+    """
+    began = time.perf_counter()
+    raw = await client.chat.completions.with_raw_response.create(
+        model=model,
+        messages=[
+            {"role": "system", "content": SYSTEM_PROMPT},
+            {"role": "user", "content": example.message},
+        ],
+        max_tokens=_MAX_TOKENS,
+        temperature=0,
+        user=user,
+        stream=True,
+        stream_options={"include_usage": True},
+        # Bases that think aloud by default (Qwen3) are asked for the answer alone.
+        extra_body={"chat_template_kwargs": {"enable_thinking": False}},
+    )
+    pieces, first, tokens = [], None, 0
+    async for chunk in raw.parse():
+        if chunk.choices and chunk.choices[0].delta.content:
+            first = first or time.perf_counter()
+            pieces.append(chunk.choices[0].delta.content)
+        if chunk.usage:
+            tokens = chunk.usage.completion_tokens
+    ended = time.perf_counter()
+    first = first or ended
+    text = "".join(pieces)
+    return Answer(
+        model=model,
+        served=raw.headers.get("x-adapter", "?"),
+        text=text,
+        right=is_right(example, text),
+        valid_json=is_json(text),
+        ttft_ms=(first - began) * 1000,
+        tokens_per_s=(tokens - 1) / (ended - first) if tokens > 1 and ended > first else math.nan,
+    )
+
+
+async def ask_all(
+    client: AsyncOpenAI,
+    models: Sequence[str],
+    test: Sequence[Example],
+    *,
+    concurrency: int = 16,
+    answered: Callable[[], None] = lambda: None,
+) -> list[Answer]:
+    """Send every message to every model, shuffled together, `concurrency` at a time."""
+    work = [(model, number) for model in models for number in range(len(test))]
+    random.Random(0).shuffle(work)
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one(model: str, number: int) -> Answer:
+        async with gate:
+            answer = await ask(client, model, test[number], user=f"customer-{number}")
+        answered()
+        return answer
+
+    return list(await asyncio.gather(*(one(model, number) for model, number in work)))
+
+
+def score(model: str, answers: Sequence[Answer]) -> Score:
+    """Summarise the answers of one model; at least one."""
+    right = sum(answer.right for answer in answers)
+    times = [answer.ttft_ms for answer in answers]
+    percentiles = quantiles(times, n=20, method="inclusive") if len(times) > 1 else times * 19
+    speeds = [a.tokens_per_s for a in answers if not math.isnan(a.tokens_per_s)]
+    return Score(
+        model=model,
+        requests=len(answers),
+        exact_match=right / len(answers),
+        interval=wilson(right, len(answers)),
+        valid_json=sum(answer.valid_json for answer in answers) / len(answers),
+        ttft_p50_ms=percentiles[9],
+        ttft_p95_ms=percentiles[18],
+        tokens_per_s=sum(speeds) / len(speeds) if speeds else math.nan,
+    )
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the score interval of a proportion (Wilson 1927, JASA 22:209); `trials` ≥ 1."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    centre = (successes + z * z / 2) / (trials + z * z)
+    half = z / (trials + z * z) * math.sqrt(successes * (1 - successes / trials) + z * z / 4)
+    return max(0.0, centre - half), min(1.0, centre + half)
