@@ -125,6 +125,14 @@ class Registry:
 
     # -- publishing ---------------------------------------------------------------------------
 
+    def check_writable(self) -> None:
+        """Find out, before hours of work, whether `publish` could write.
+
+        Raises:
+            RegistryUnavailable: it could not; the message names the folder and the fix.
+        """
+        self._backend.check_writable()
+
     def publish(
         self,
         name: str,

@@ -73,6 +73,13 @@ class RegistryBackend(Protocol):
             Conflict: another writer appended since the caller read.
         """
 
+    def check_writable(self) -> None:
+        """Find out, before hours of work, whether a publication could be written.
+
+        Raises:
+            RegistryUnavailable: it could not. Leaves nothing behind but the registry's folder.
+        """
+
     def writing(self, name: str) -> AbstractContextManager[object]:
         """Serialise writers of one adapter while the block runs. Readers never wait.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -145,6 +146,12 @@ class LocalBackend:
                 stream.flush()
                 os.fsync(stream.fileno())
             fsync_folder(path.parent)
+
+    def check_writable(self) -> None:
+        with _translated(self._adapters, "write"):
+            self._adapters.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._adapters):
+                pass
 
     @contextmanager
     def writing(self, name: str) -> Iterator[None]:

@@ -1,0 +1,1 @@
+"""Data in, published version out: QLoRA with TRL, PEFT and bitsandbytes."""
