@@ -6,7 +6,7 @@ Sources: QLoRA (arXiv 2305.14314), LoRA (arXiv 2106.09685). Does not read datase
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,22 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, set_seed
-from transformers import TrainerCallback
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PrinterCallback,
+    TrainerCallback,
+    set_seed,
+)
 from trl import SFTConfig, SFTTrainer
 
 from adapters.errors import UsageError
-from train.recipe import Recipe
+from train.recipe import ALL_LINEAR, Recipe
 from train.tokens import Example
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses an optional kernel, aloud
 
 Progress = Callable[[int, int, float | None], None]
 """Called with the step, all steps, and the training loss where there is a new one."""
@@ -63,6 +72,7 @@ def train(
     for parameter in model.parameters():
         if parameter.requires_grad:  # TRL casts them to bf16, whose steps are too coarse here
             parameter.data = parameter.data.to(torch.float32)
+    trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Report(progress))
     trained = trainer.train()
 
@@ -77,8 +87,6 @@ def train(
 
 def compute_dtype(base: Path) -> torch.dtype:
     """Return what to compute in: the base's own type where this machine computes it natively."""
-    from transformers import AutoConfig
-
     own = AutoConfig.from_pretrained(base).dtype or torch.float32
     if own == torch.float32 or torch.cuda.is_available():
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
@@ -106,23 +114,27 @@ def load_base(base: Path, recipe: Recipe, dtype: torch.dtype) -> PreTrainedModel
         model = prepare_model_for_kbit_training(
             model, use_gradient_checkpointing=_checkpointing(recipe)
         )
+        for module in model.modules():
+            # On CPUs with AVX512-BF16 bitsandbytes would evaluate in bf16, whatever was asked for.
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = dtype == torch.bfloat16
     return model
 
 
 def _lora(recipe: Recipe, model: PreTrainedModel) -> LoraConfig:
     targets = recipe.target_modules
     if not isinstance(targets, str):
-        modules = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-        if unknown := sorted(set(targets) - modules):
-            linear = {n.rpartition(".")[2] for n, m in model.named_modules() if hasattr(m, "in_features")}
+        named = {name.rpartition(".")[2]: module for name, module in model.named_modules()}
+        linear = sorted(name for name, module in named.items() if hasattr(module, "in_features"))
+        if unknown := sorted(set(targets) - named.keys()):
             raise UsageError(
                 f"This base has no module {', '.join(unknown)}.",
-                fix=f"--target-modules takes all-linear, or {', '.join(sorted(linear))}.",
+                fix=f"--target-modules takes {ALL_LINEAR} or names out of {', '.join(linear)}.",
             )
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=recipe.r,
-        lora_alpha=recipe.lora_alpha,  # type: ignore[arg-type]
+        lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         use_rslora=recipe.use_rslora,
@@ -170,7 +182,4 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" in (logs or {}):
-            self._progress(state.global_step, state.max_steps, logs["loss"])
-
-
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+            self._progress(state.global_step, state.max_steps, float(logs["loss"]))

@@ -18,6 +18,24 @@ METHODS = ("qlora", "lora")
 ALL_LINEAR = "all-linear"
 
 
+_RANGES: dict[str, tuple[float, float]] = {
+    "test_size": (0, 0.5),
+    "r": (1, 512),
+    "lora_alpha": (1e-3, 1e5),
+    "lora_dropout": (0, 0.9),
+    "max_length": (8, 1 << 20),
+    "num_train_epochs": (1e-3, 1e4),
+    "max_steps": (-1, 1 << 31),
+    "per_device_train_batch_size": (1, 1 << 16),
+    "gradient_accumulation_steps": (1, 1 << 16),
+    "learning_rate": (1e-9, 1),
+    "warmup_steps": (0, 1 << 31),
+    "weight_decay": (0, 10),
+    "max_grad_norm": (0, 1e6),
+    "seed": (0, (1 << 32) - 1),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a run trains. Sources: `peft.LoraConfig`, `trl.SFTConfig`, `BitsAndBytesConfig`."""
@@ -65,13 +83,7 @@ class Recipe:
         Raises:
             UsageError: a value out of its range.
         """
-        for name, low, high in (
-            ("test_size", 0, 0.5), ("r", 1, 512), ("lora_alpha", 1e-3, 1e5), ("lora_dropout", 0, 0.9),
-            ("max_length", 8, 1 << 20), ("num_train_epochs", 1e-3, 1e4), ("max_steps", -1, 1 << 31),
-            ("per_device_train_batch_size", 1, 1 << 16), ("gradient_accumulation_steps", 1, 1 << 16),
-            ("learning_rate", 1e-9, 1), ("warmup_steps", 0, 1 << 31), ("weight_decay", 0, 10),
-            ("max_grad_norm", 0, 1e6), ("seed", 0, (1 << 32) - 1),
-        ):  # fmt: skip
+        for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UsageError(f"{name} is {value}.", fix=f"Use {low} to {high}.")
@@ -99,7 +111,7 @@ def read_recipe(path: Path | None, flags: Mapping[str, Any]) -> Recipe:
                 fix=nearest(key, kinds) or f"The keys are {', '.join(kinds)}.",
             )
         chosen[key] = _as(kinds[key], value, f"{path}: {key}")
-    merged = chosen | flags
+    merged = {**chosen, **flags}
     if isinstance(names := merged.get("target_modules"), str) and names != ALL_LINEAR:
         merged["target_modules"] = tuple(name.strip() for name in names.split(","))
     return Recipe(**merged)
@@ -111,7 +123,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.", fix="Write YAML, KEY: VALUE.") from error
+        raise UsageError(
+            f"{path} cannot be read: {error}.", fix="Write YAML, KEY: VALUE."
+        ) from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

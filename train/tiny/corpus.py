@@ -11,8 +11,20 @@ from collections.abc import Callable, Iterator
 
 from train.tiny import messages
 from train.tiny.words import (
-    ADJECTIVES, CAPITALS, COUNTABLE, MEMBERS, MISC, NAMES, OF_COLOUR, OPPOSITES, PAST, PLACES,
-    SYNONYMS, VERBS, plural, with_article,
+    ADJECTIVES,
+    CAPITALS,
+    COUNTABLE,
+    MEMBERS,
+    MISC,
+    NAMES,
+    OF_COLOUR,
+    OPPOSITES,
+    PAST,
+    PLACES,
+    SYNONYMS,
+    VERBS,
+    plural,
+    with_article,
 )  # fmt: skip
 
 Chat = list[dict[str, str]]
@@ -102,7 +114,7 @@ def _story(source: random.Random) -> str:
 
 _ACTS = {"go", "run", "walk", "drive", "ride", "come"}
 
-# -- questions with one right answer ----------------------------------------------------------------
+# -- questions with one right answer --------------------------------------------------------------
 
 
 def _what_is(source: random.Random) -> tuple[str, str]:
@@ -110,7 +122,10 @@ def _what_is(source: random.Random) -> tuple[str, str]:
     kind = _KIND_OF[member]
     if member[0].isupper() or kind in ("number", "food", "drink", "metal", "sport", "feeling"):
         return f"What is {member}?", f"{member[0].upper() + member[1:]} is {with_article(kind)}."
-    return f"What is {with_article(member)}?", f"{with_article(member).capitalize()} is {with_article(kind)}."
+    return (
+        f"What is {with_article(member)}?",
+        f"{with_article(member).capitalize()} is {with_article(kind)}.",
+    )
 
 
 def _which_kind(source: random.Random) -> tuple[str, str]:
@@ -220,7 +235,7 @@ _TASKS: tuple[Task, ...] = (
     _json_facts, _json_facts, _who_are_you,
 )  # fmt: skip
 
-# -- chats ------------------------------------------------------------------------------------------
+# -- chats ----------------------------------------------------------------------------------------
 
 
 def _chat(source: random.Random) -> Chat:

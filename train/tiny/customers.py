@@ -1,7 +1,7 @@
 """What customers write: things they own or pay for, what goes wrong, and how they say it.
 
-A message is a thing (`kettle`) with an issue (`leaks`) in one of many wordings; its label is the two
-together. `[a|b|]` in a wording is a choice, `{x}` the thing. Only the data: `messages.py` speaks it.
+A message is a thing (`kettle`) with an issue (`leaks`) in one of many wordings; its label is the
+two together. `[a|b|]` in a wording is a choice, `{x}` the thing. `messages.py` speaks it.
 """
 
 GOODS: dict[str, str] = {

@@ -3,7 +3,7 @@
 Only plain data and one function that makes a plural. No randomness: `corpus.py` draws from here.
 """
 
-KINDS: dict[str, list[str]] = {
+KINDS: dict[str, str] = {
     "animal": """cat dog horse cow sheep goat pig rabbit mouse fox wolf bear lion tiger monkey
         elephant giraffe zebra camel donkey deer squirrel hedgehog otter beaver badger bat whale
         dolphin seal frog toad snake lizard turtle spider snail panda kangaroo koala hamster""",
