@@ -48,6 +48,11 @@ def config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
+def learn_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of a seed."""
+    return bpe.learn(islice(documents(seed), _TOKENIZER_DOCUMENTS))
+
+
 def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[torch.Tensor]:
     """Yield (BATCH, LENGTH + 1) token ids; every row begins with a document's first token."""
     source = (bpe.encode(tokenizer, document) for document in documents(seed))
@@ -71,7 +76,7 @@ def learning_rate(step: int, steps: int) -> float:
 
 def pretrain(steps: int, seed: int) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Return the trained model, in float32, and its tokenizer."""
-    tokenizer = bpe.learn(islice(documents(seed), _TOKENIZER_DOCUMENTS))
+    tokenizer = learn_tokenizer(seed)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(config(tokenizer)).train()
     decayed = [p for p in model.parameters() if p.dim() > 1]

@@ -1,0 +1,1 @@
+"""Locust scenarios against a running server, and what they measured."""

@@ -1,0 +1,128 @@
+"""The real thing, small: bitsandbytes NF4, PEFT and TRL on the tiny base, into a registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapters import bases
+from adapters.demo.task import split
+from adapters.errors import NotFound, RegistryUnavailable, UsageError
+from adapters.files import WEIGHTS_FILE
+from adapters.registry import Registry
+from train import qlora
+from train.recipe import Recipe
+from train.run import Job, run
+
+BRIEF = {"max_steps": 6, "r": 8, "lora_alpha": 16.0, "learning_rate": 3e-3, "test_size": 0.1}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("dataset") / "support.jsonl"
+    train, _ = split(96, 8)
+    path.write_text("".join(json.dumps(example.row()) + "\n" for example in train))
+    return path
+
+
+def test_the_base_is_really_nf4_with_double_quantisation() -> None:
+    import bitsandbytes
+
+    model = qlora.load_base(bases.resolve("tiny").path, Recipe(), torch.float32)
+    linear = model.model.layers[0].mlp.gate_proj
+    assert isinstance(linear, bitsandbytes.nn.Linear4bit)
+    assert linear.weight.quant_state.quant_type == "nf4"
+    assert linear.weight.quant_state.nested
+    assert linear.compute_dtype == torch.float32
+
+
+def test_a_run_publishes_a_version_with_its_lineage(dataset: Path, tmp_path: Path) -> None:
+    registry = Registry.open(tmp_path)
+    version = run(Job(dataset, "tiny", "support", Recipe(**BRIEF)), registry)
+    manifest = version.manifest
+    assert version.ref == "support@v1"
+    assert manifest.base == bases.resolve("tiny").model
+    assert manifest.recipe["r"] == 8
+    assert manifest.dataset["rows"] == 96
+    assert manifest.dataset["train_rows"] + manifest.dataset["eval_rows"] == 96
+    assert manifest.metrics["steps"] == 6
+    assert manifest.metrics["eval_loss"] < 8
+    assert {"torch", "trl", "peft", "bitsandbytes"} <= manifest.code.keys()
+    config = json.loads((version.path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "tiny"
+    assert 'base_model: "tiny"' in (version.path / "README.md").read_text()
+
+
+def test_the_same_seed_gives_the_same_adapter_bit_for_bit(dataset: Path, tmp_path: Path) -> None:
+    registry = Registry.open(tmp_path)
+    same = [run(Job(dataset, "tiny", "support", Recipe(**BRIEF)), registry) for _ in range(2)]
+    other = run(Job(dataset, "tiny", "support", Recipe(**BRIEF, seed=1)), registry)
+    weights = [(version.path / WEIGHTS_FILE).read_bytes() for version in (*same, other)]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_lora_without_quantisation_learns_the_rows(dataset: Path, tmp_path: Path) -> None:
+    recipe = Recipe(**BRIEF | {"max_steps": 24}, method="lora", target_modules=("q_proj", "v_proj"))
+    version = run(Job(dataset, "tiny", "support", recipe), Registry.open(tmp_path))
+    brief = Recipe(**BRIEF | {"max_steps": 2}, method="lora", target_modules=("q_proj", "v_proj"))
+    before = run(Job(dataset, "tiny", "support", brief), Registry.open(tmp_path))
+    assert version.manifest.metrics["eval_loss"] < before.manifest.metrics["eval_loss"]
+    modules = {key.split(".")[-3] for key in load_file(version.path / WEIGHTS_FILE)}
+    assert modules == {"q_proj", "v_proj"}
+
+
+@pytest.mark.parametrize(
+    ("base", "recipe", "error"),
+    [
+        ("/nowhere/base", Recipe(), Exception),
+        ("tiny", Recipe(target_modules=("q_porj",)), UsageError),
+    ],
+)
+def test_what_is_refused_publishes_nothing(
+    dataset: Path, tmp_path: Path, base: str, recipe: Recipe, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        run(Job(dataset, base, "support", recipe), Registry.open(tmp_path))
+    with pytest.raises(NotFound):
+        Registry.open(tmp_path).resolve("support")
+
+
+def test_a_registry_that_cannot_be_written_is_refused_before_training(
+    dataset: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RegistryUnavailable, match="Cannot write"):
+        run(Job(dataset, "tiny", "support", Recipe()), Registry.open(tmp_path / "file" / "below"))
+
+
+def test_an_interrupt_leaves_nothing_half_written(dataset: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-P", "-c", "from adapters.cli import main; main()", "train", str(dataset),
+        "--base", "tiny", "--name", "support", "--max-steps", "100000",
+        "--registry", str(tmp_path / "registry"),
+    ]  # fmt: skip
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    child = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(scratch)}
+    )
+    assert child.stderr
+    for line in child.stderr:  # until the rows are counted and the base is about to be loaded
+        if "train_rows" in line:
+            break
+    time.sleep(6)
+    child.send_signal(signal.SIGINT)
+    rest = child.communicate(timeout=60)[1]
+    assert child.returncode == 130
+    assert "Traceback" not in rest
+    assert list(scratch.iterdir()) == []
+    assert Registry.open(tmp_path / "registry").names() == []
