@@ -7,6 +7,7 @@ answers are those of trained ones, which is what load and identity need.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from adapters import bases
@@ -14,8 +15,10 @@ from adapters.registry import Registry
 from adapters.types import Version
 
 
-def publish(registry: Registry, count: int, *, base: str = "tiny", r: int = 16) -> list[Version]:
-    """Publish `count` adapters, `fleet-0` …, each of its own seed; return their versions."""
+def publish(
+    registry: Registry, names: Sequence[str], *, base: str = "tiny", r: int = 16
+) -> list[Version]:
+    """Publish a version of each name, every one of its own seed; return them in order."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -26,15 +29,13 @@ def publish(registry: Registry, count: int, *, base: str = "tiny", r: int = 16) 
         LoraConfig(task_type="CAUSAL_LM", r=r, lora_alpha=2 * r, target_modules="all-linear"),
     )
     versions = []
-    for number in range(count):
-        torch.manual_seed(number)
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
+    for seed, name in enumerate(names):
+        torch.manual_seed(seed)
+        for key, parameter in model.named_parameters():
+            if "lora_" in key:
                 torch.nn.init.normal_(parameter.data, std=0.05)
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             (Path(folder) / "README.md").unlink(missing_ok=True)  # PEFT's names local paths
-            versions.append(
-                registry.publish(f"fleet-{number}", Path(folder), base=found.model, tags=["load"])
-            )
+            versions.append(registry.publish(name, Path(folder), base=found.model, tags=["load"]))
     return versions

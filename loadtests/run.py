@@ -33,7 +33,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="adapters-load-") as scratch:
         home = Path(scratch)
-        fleet.publish(Registry.open(home), arguments.adapters, base=arguments.base)
+        names = [f"fleet-{number}" for number in range(arguments.adapters)]
+        fleet.publish(Registry.open(home), names, base=arguments.base)
         serve = ["--base", arguments.base, "--registry", str(home)]
         with served(serve, home / "server.log") as url:
             rows = [_scenario(name, url, arguments, home) for name in SCENARIOS]

@@ -1,20 +1,19 @@
-"""Send the held-out messages to a server through the genuine `openai` client, and keep score.
+"""Send held-out questions to a server through the genuine `openai` client, and keep score.
 
-Knows HTTP and time, not how the server came to be.
+Knows HTTP and time, not how the server came to be nor what is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, quantiles
-from typing import TYPE_CHECKING
-
-from adapters.demo.task import SYSTEM_PROMPT, Example, is_json, is_right
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -23,8 +22,16 @@ _MAX_TOKENS = 48
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A chat that waits for the assistant, and the only right answer to it."""
+
+    messages: Sequence[Mapping[str, str]]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for one message."""
+    """What came back for one question."""
 
     model: str
     """What was asked for."""
@@ -53,8 +60,8 @@ class Score:
     tokens_per_s: float
 
 
-async def ask(client: AsyncOpenAI, model: str, example: Example, user: str) -> Answer:
-    """Stream one answer.
+async def ask(client: AsyncOpenAI, model: str, question: Question, user: str) -> Answer:
+    """Stream one answer; it is right if it is the expected one but for white space round it.
 
     Raises:
         openai.APIError: the server refused or failed.
@@ -62,10 +69,7 @@ async def ask(client: AsyncOpenAI, model: str, example: Example, user: str) -> A
     began = time.perf_counter()
     raw = await client.chat.completions.with_raw_response.create(
         model=model,
-        messages=[
-            {"role": "system", "content": SYSTEM_PROMPT},
-            {"role": "user", "content": example.message},
-        ],
+        messages=cast(Any, question.messages),  # plain dicts, as JSON has them
         max_tokens=_MAX_TOKENS,
         temperature=0,
         user=user,
@@ -88,8 +92,8 @@ async def ask(client: AsyncOpenAI, model: str, example: Example, user: str) -> A
         model=model,
         served=raw.headers.get("x-adapter", "?"),
         text=text,
-        right=is_right(example, text),
-        valid_json=is_json(text),
+        right=text.strip() == question.answer.strip(),
+        valid_json=_is_json(text),
         ttft_ms=(first - began) * 1000,
         tokens_per_s=(tokens - 1) / (ended - first) if tokens > 1 and ended > first else math.nan,
     )
@@ -98,12 +102,12 @@ async def ask(client: AsyncOpenAI, model: str, example: Example, user: str) -> A
 async def ask_all(
     client: AsyncOpenAI,
     models: Sequence[str],
-    test: Sequence[Example],
+    test: Sequence[Question],
     *,
     concurrency: int = 16,
-    answered: Callable[[], None] = lambda: None,
+    answered: Callable[[], object] = lambda: None,
 ) -> list[Answer]:
-    """Send every message to every model, shuffled together, `concurrency` at a time."""
+    """Send every question to every model, shuffled together, `concurrency` at a time."""
     work = [(model, number) for model in models for number in range(len(test))]
     random.Random(0).shuffle(work)
     gate = asyncio.Semaphore(concurrency)
@@ -115,6 +119,13 @@ async def ask_all(
         return answer
 
     return list(await asyncio.gather(*(one(model, number) for model, number in work)))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def score(model: str, answers: Sequence[Answer]) -> Score:

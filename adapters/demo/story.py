@@ -17,9 +17,9 @@ from pathlib import Path
 import typer
 
 from adapters.bases import TINY
-from adapters.demo.score import Answer, Score, ask, ask_all, score
+from adapters.demo.score import Answer, Question, Score, ask, ask_all, score
 from adapters.demo.server import ADAPTERS, served
-from adapters.demo.task import Example, split
+from adapters.demo.task import split
 from adapters.errors import AdaptersError
 from adapters.registry import Registry
 from adapters.types import Arm, Version
@@ -45,7 +45,7 @@ class Stage:
     home: Path
     base: str
     train: Path
-    test: Sequence[Example]
+    test: Sequence[Question]
 
     @property
     def registry(self) -> Registry:
@@ -84,7 +84,7 @@ def _prepare(home: Path, base: str, train_rows: int, test_rows: int) -> Stage:
     home.mkdir(parents=True, exist_ok=True)
     for path, rows in ((home / "train.jsonl", train), (home / "test.jsonl", test)):
         path.write_text("".join(json.dumps(row.row()) + "\n" for row in rows))
-    return Stage(home, base, home / "train.jsonl", test)
+    return Stage(home, base, home / "train.jsonl", [row.question() for row in test])
 
 
 def _train(stage: Stage, length: Mapping[str, tuple[str, ...]]) -> Version:
@@ -140,8 +140,8 @@ async def _switch(stage: Stage, url: str, best: Version, scores: dict[str, Score
         async def customer(number: int) -> None:
             deadline = time.monotonic() + 6
             while time.monotonic() < deadline:
-                example = stage.test[(number + len(served_by)) % len(stage.test)]
-                answer = await ask(client, NAME, example, user=f"customer-{number}")
+                question = stage.test[(number + len(served_by)) % len(stage.test)]
+                answer = await ask(client, NAME, question, user=f"customer-{number}")
                 served_by.append(answer.served)
 
         customers = asyncio.gather(*(customer(number) for number in range(8)))

@@ -2,7 +2,7 @@
 
 A seeded generator with a held-out test set. What decides the queue is the subject, what decides
 the priority is how the customer puts it; both are phrased in many ways, and the test set holds
-no message of the training set. Imports nothing beyond the standard library.
+no message of the training set.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass
+
+from adapters.demo.score import Question
 
 SYSTEM_PROMPT = "Route the message. Reply with JSON: queue and priority."
 
@@ -116,15 +118,15 @@ class Example:
     message: str
     answer: str
 
+    def question(self) -> Question:
+        """Return what a client sends, and what it should get."""
+        system = {"role": "system", "content": SYSTEM_PROMPT}
+        return Question([system, {"role": "user", "content": self.message}], self.answer)
+
     def row(self) -> dict[str, object]:
         """Return the chat-messages form that `adapters train` reads."""
-        return {
-            "messages": [
-                {"role": "system", "content": SYSTEM_PROMPT},
-                {"role": "user", "content": self.message},
-                {"role": "assistant", "content": self.answer},
-            ]
-        }
+        answered = {"role": "assistant", "content": self.answer}
+        return {"messages": [*self.question().messages, answered]}
 
 
 def examples(count: int, *, seed: int) -> list[Example]:
@@ -141,19 +143,6 @@ def split(train: int, test: int, *, seed: int = 0) -> tuple[list[Example], list[
     """Return a training and a test set that share no message."""
     every = examples(train + test, seed=seed)
     return every[:train], every[train:]
-
-
-def is_right(example: Example, answer: str) -> bool:
-    """Exact match, but for white space round the answer."""
-    return answer.strip() == example.answer
-
-
-def is_json(answer: str) -> bool:
-    """Whether an answer is a JSON object at all."""
-    try:
-        return isinstance(json.loads(answer), dict)
-    except ValueError:
-        return False
 
 
 def _example(source: random.Random) -> Example:
