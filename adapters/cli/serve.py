@@ -1,0 +1,38 @@
+"""`adapters serve`: flags in, one call; ends with the server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from adapters.cli.registry import RegistryOption
+
+
+def serve(
+    base: Annotated[str, typer.Option(help="tiny, a folder, or a Hub id.")],
+    registry: RegistryOption = None,
+    revision: Annotated[str | None, typer.Option(help="Commit or tag of a Hub base.")] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port.")] = 8000,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(envvar="VLLM_API_KEY", help="Ask every request for it; may be repeated."),
+    ] = None,
+    vllm_flags: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- VLLM_FLAGS]", help="Any of vLLM's flags.")
+    ] = None,
+) -> None:
+    """Serve a base and every adapter version of it in the registry, through vLLM.
+
+    Ask for model NAME, NAME@v3, NAME@production or the base. New versions, moved aliases and
+    experiments are followed within a second; no restart.
+
+    Example: adapters serve --base tiny --port 8000 -- --max-model-len 512
+    """
+    from serve.launch import Settings, run
+
+    settings = Settings(
+        base, registry, revision, host, port, tuple(api_key or ()), tuple(vllm_flags or ())
+    )
+    raise typer.Exit(run(settings))

@@ -1,0 +1,160 @@
+"""Lets a version into the engine: checked once off the event loop, loaded once, then watched.
+
+The engine trusts a version's files for as long as it knows the name, and a file that is gone
+when it reloads an evicted adapter ends the whole process. So nothing gets in whose files are
+not exactly those of its manifest, and files that change afterwards shut that version out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Set
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from adapters.errors import AdaptersError, Rejected, Unavailable
+from adapters.files import digest, sha256_file, version_files
+from adapters.lint import check_adapter
+from adapters.types import Version
+from serve.engine import Engine
+
+_WATCH_S = 1.0
+"""How old the last look at a version's files may be."""
+_RETRY_S = 5.0
+"""How long a refusal stands before the files are read again."""
+
+log = logging.getLogger(__name__)
+Marks = tuple[tuple[str, int, int, int], ...]
+"""(name, inode, size in bytes, modification time in ns) of each file."""
+
+
+@dataclass(slots=True)
+class _Standing:
+    """What is known of one version: in, with its files' marks, or refused, with the reason."""
+
+    marks: Marks = ()
+    refusal: AdaptersError | None = None
+    looked: float = 0.0
+
+
+class Admission:
+    """Which versions may be asked of the engine. Lives on the event loop."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._standing: dict[str, _Standing] = {}
+        self._checks: dict[str, asyncio.Task[None]] = {}
+        self._running: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def using(self, version: Version) -> AsyncIterator[None]:
+        """Have a version in the engine while the block runs.
+
+        Raises:
+            Rejected: its rank is above what the engine was started for.
+            Unavailable: its files are not what its manifest says, or the engine refused.
+        """
+        name = version.engine_name
+        self._running[name] += 1  # before the first await: `forget` must not take it away
+        try:
+            await self._admit(version)
+            yield
+        finally:
+            self._running[name] -= 1
+            if not self._running[name]:
+                del self._running[name]
+
+    async def forget(self, known: Set[str]) -> None:
+        """Take versions out of the engine that are not `known` any more, once nobody uses them."""
+        for name in self._standing.keys() - known:
+            if name not in self._running and name not in self._checks:
+                del self._standing[name]
+                await self._engine.remove(name)
+                log.info("%s left the registry and the engine", name)
+
+    async def _admit(self, version: Version) -> None:
+        name = version.engine_name
+        standing = self._standing.get(name)
+        patience_s = _RETRY_S if standing and standing.refusal else _WATCH_S
+        if standing is None or time.monotonic() - standing.looked > patience_s:
+            if name not in self._checks:
+                check = asyncio.create_task(self._check(version))
+                self._checks[name] = check
+                check.add_done_callback(lambda _: self._checks.pop(name, None))
+            # Shielded: one client leaving must not end the check that others wait for.
+            await asyncio.shield(self._checks[name])
+            standing = self._standing[name]
+        if standing.refusal:
+            raise standing.refusal
+
+    async def _check(self, version: Version) -> None:
+        """Find out how a version stands. Raises nothing of ours: the standing says it."""
+        standing = self._standing.setdefault(version.engine_name, _Standing())
+        try:
+            self._check_rank(version)
+            standing.marks = await asyncio.to_thread(verify, version, standing.marks)
+            await self._engine.load(version)
+            standing.refusal = None
+        except AdaptersError as error:
+            if standing.refusal is None:
+                log.error("%s is not served: %s", version.engine_name, error)
+            standing.marks, standing.refusal = (), error
+        finally:
+            standing.looked = time.monotonic()
+
+    def _check_rank(self, version: Version) -> None:
+        rank = version.manifest.peft.get("r") or 0
+        if rank > self._engine.max_lora_rank:
+            raise Rejected(
+                f"{version.ref} has rank {rank}, this server was started for at most "
+                f"{self._engine.max_lora_rank}.",
+                fix="Restart it: it sizes itself from the registry, or pass -- --max-lora-rank.",
+            )
+
+
+def verify(version: Version, known: Marks = ()) -> Marks:
+    """Check a version's files and return their marks; blocks on the disk.
+
+    Where the marks are the `known` ones nothing is read: published files never change.
+
+    Raises:
+        Unavailable: missing, changed or foreign files, or weights that lint refuses.
+    """
+    try:
+        marks = _marks(version)
+        if marks == known:
+            return marks
+        expected = version.manifest.files
+        if set(version_files(version.path)) != set(expected):
+            raise ValueError("other files than its manifest lists")
+        for name, file in expected.items():
+            if sha256_file(version.path / name) != file.sha256:
+                raise ValueError(f"{name} is not the file that was published")
+        if digest(expected) != version.manifest.digest:
+            raise ValueError("its manifest's digest is not that of its files")
+        if findings := check_adapter(version.path).findings:
+            raise ValueError(f"{findings[0].where}: {findings[0].message}")
+        if _marks(version) != marks:
+            raise ValueError("its files change just now")
+        return marks
+    except (AdaptersError, OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        log.error("%s at %s: %s", version.ref, version.path, error)
+        raise Unavailable(
+            f"{version.ref} is damaged: {reason}."
+            if not isinstance(error, AdaptersError)
+            else f"{version.ref} is damaged.",
+            fix="Restore its files from a copy, or publish it again as a new version.",
+        ) from error
+
+
+def _marks(version: Version) -> Marks:
+    """Look at the files without reading them; following no links."""
+    found = []
+    for name in sorted(version.manifest.files):
+        status = (version.path / name).lstat()
+        found.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)

@@ -1,0 +1,168 @@
+"""The one middleware, outermost: everything between a client's bytes and the engine's app.
+
+Request id → path → key → body → route → admission → the app behind, with `model` rewritten to
+the engine name; the answer streams through untouched but for our headers. Pure ASGI.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from adapters.errors import AdaptersError
+from serve.access import MODELS_PATH, Keys, Kind, classify
+from serve.admission import Admission
+from serve.asgi import (
+    ASGIApp,
+    Header,
+    Receive,
+    Scope,
+    Send,
+    header,
+    path_of,
+    send_json,
+    with_headers,
+)
+from serve.body import ClientGone, Limits, parse, read, replaced
+from serve.catalogue import card, listing
+from serve.engine import Engine
+from serve.failures import RequestRefused, document, status_of
+from serve.routing import Base, Route, route
+from serve.snapshot import Snapshot
+
+_REQUEST_ID = b"x-request-id"
+
+log = logging.getLogger(__name__)
+
+
+class Gate:
+    """Stands before an engine's app. One instance serves all requests."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        engine: Engine,
+        admission: Admission,
+        snapshot: Callable[[], Snapshot],
+        base: Base,
+        keys: Keys,
+        limits: Limits | None = None,
+        prompt_logprobs: bool = True,
+    ) -> None:
+        """`prompt_logprobs`: whether the engine survives requests for them."""
+        self._app = app
+        self._engine = engine
+        self._admission = admission
+        self._snapshot = snapshot
+        self._base = base
+        self._keys = keys
+        self._limits = limits or Limits()
+        self._prompt_logprobs = prompt_logprobs
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope, request_id = _identified(scope)
+        send = with_headers(send, [(_REQUEST_ID, request_id)])
+        path = path_of(scope)
+        try:
+            await self._dispatch(path, scope, receive, send)
+        except AdaptersError as error:
+            challenge = [(b"www-authenticate", b"Bearer")] if status_of(error) == 401 else []
+            await send_json(send, status_of(error), document(error, path), challenge)
+        except ClientGone:
+            return
+
+    async def _dispatch(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = classify(path)
+        self._keys.check(kind, scope)
+        if kind is Kind.READY:
+            await self._engine.check()
+            await send_json(send, 200, {"status": "ready"})
+        elif kind is Kind.MODELS and scope["method"] in ("GET", "HEAD"):
+            await send_json(send, 200, self._models(path))
+        elif kind is Kind.ROUTED and scope["method"] == "POST":
+            await self._route(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _models(self, path: str) -> dict[str, Any]:
+        model = path.removeprefix(MODELS_PATH).removeprefix("/")
+        snapshot = self._snapshot()
+        return card(snapshot, self._base, model) if model else listing(snapshot, self._base)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        content = parse(await read(receive, self._limits))
+        model = _model(content)
+        if not self._prompt_logprobs:
+            _refuse_prompt_logprobs(content)
+        unit = _unit(content, scope)
+        found = route(self._snapshot(), self._base, model, unit)
+        name = found.version.engine_name if found.version else self._base.names[0]
+        async with AsyncExitStack() as admitted:
+            if found.version:
+                await admitted.enter_async_context(self._admission.using(found.version))
+            scope, receive = replaced(scope, receive, {**content, "model": name})
+            await self._app(scope, receive, with_headers(send, _headers(found, name)))
+
+
+def _identified(scope: Scope) -> tuple[Scope, bytes]:
+    """Return the request's id, the client's own where it sent a decent one, and a scope with it."""
+    given = header(scope, _REQUEST_ID)
+    if given and len(given) <= 128 and given.isascii() and given.isprintable():
+        return scope, given.encode()
+    made = uuid.uuid4().hex.encode()
+    headers = [pair for pair in scope["headers"] if pair[0] != _REQUEST_ID]
+    return {**scope, "headers": [*headers, (_REQUEST_ID, made)]}, made
+
+
+def _model(content: Mapping[str, Any]) -> str:
+    model = content.get("model")
+    if not isinstance(model, str) or not model:
+        said = "is missing" if "model" not in content else f"is {model!r:.40}, not a name"
+        raise RequestRefused(400, f"`model` {said}.", fix="See GET /v1/models.", param="model")
+    return model
+
+
+def _unit(content: Mapping[str, Any], scope: Scope) -> str:
+    """Return who is assigned: the user, else the session, else this request alone."""
+    metadata = content.get("metadata")  # Anthropic's place for the user
+    users = (content.get("user"), metadata.get("user_id") if isinstance(metadata, dict) else None)
+    for given in (*users, header(scope, b"x-session-id")):
+        if isinstance(given, str) and given:
+            return given
+    return secrets.token_hex(16)
+
+
+def _refuse_prompt_logprobs(content: Mapping[str, Any]) -> None:
+    """Refuse what makes vLLM compute logprobs of the prompt: with LoRA on a CPU it dies of it."""
+    asked = [content.get(key) not in (None, False) for key in ("logprobs", "top_logprobs")]
+    if content.get("prompt_logprobs") is not None or (
+        content.get("echo") not in (None, False) and any(asked)
+    ):
+        raise RequestRefused(
+            400,
+            "Logprobs of the prompt (`prompt_logprobs`, or `echo` with `logprobs`) are not served "
+            "on a CPU: vLLM's LoRA kernels there do not survive them.",
+            fix="Leave them out, or serve on a GPU.",
+            param="prompt_logprobs" if "prompt_logprobs" in content else "echo",
+        )
+
+
+def _headers(found: Route, name: str) -> list[Header]:
+    headers = [(b"x-adapter", name.encode("latin-1", "replace"))]
+    if found.phase and found.arm:
+        headers.append((b"x-adapter-experiment", found.phase.experiment.encode()))
+        headers.append((b"x-adapter-arm", found.arm.name.encode("latin-1", "replace")))
+    return headers

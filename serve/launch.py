@@ -1,0 +1,192 @@
+"""`adapters serve`: everything that can be refused is refused before the base is loaded.
+
+Then one process tree: vLLM's app and engine, the registry's follower beside it, the gate before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from argparse import Namespace
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn
+
+from adapters import bases
+from adapters.errors import MissingExtra, UsageError
+from adapters.registry import Registry
+from serve.access import Keys
+from serve.admission import Admission
+from serve.follower import Follower
+from serve.gate import Gate
+from serve.machine import check_port, free_bytes, has_bf16
+from serve.routing import Base
+from serve.slots import Overrides, Slots, size
+from serve.snapshot import Snapshot, take
+
+_FORGET_S = 1.0
+_DRAIN_S = 20
+"""How long running requests may take to end; below the 30 s that supervisors commonly give."""
+_CPU_CACHE_BYTES = 1 << 30
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a person says. `vllm_flags` go to vLLM as they are and win over our defaults."""
+
+    base: str
+    registry: str | None = None
+    revision: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = ()
+    vllm_flags: tuple[str, ...] = ()
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal ends it. Returns the exit code: 0, or 130 after an interrupt.
+
+    Raises:
+        AdaptersError: before anything is loaded where possible; the message names the fix.
+    """
+    _say_plainly()
+    check_port(settings.host, settings.port)
+    registry = Registry.open(settings.registry)
+    registry.names()  # a registry that cannot be read is refused here and now
+    found = bases.resolve(settings.base, revision=settings.revision)
+    _prepare_environment()
+    try:
+        from serve import vllm_engine
+    except ImportError as error:
+        raise MissingExtra(
+            f"vLLM cannot be imported: {error}.",
+            fix="pip install 'lora-switchyard[cpu]', or [gpu] on a machine with a GPU.",
+        ) from error
+    signal.signal(signal.SIGTERM, _stop_loading)
+    args = vllm_engine.parse(_flags(settings, found, take(registry), cpu=vllm_engine.on_cpu()))
+    base = Base(tuple(args.served_model_name), found.model)
+    # Ours, not vLLM's own check: that one leaves paths open and knows one header only.
+    keys = Keys([*settings.api_keys, *(key for key in args.api_key or () if key)])
+    args.api_key = None
+    try:
+        return asyncio.run(_serve(args, registry, base, keys))
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit:
+        return 0
+
+
+async def _serve(args: Namespace, registry: Registry, base: Base, keys: Keys) -> int:
+    from serve import vllm_engine
+
+    sock = vllm_engine.bind(args)
+    with Follower(registry) as follower:
+        async with vllm_engine.opened(args) as engine:
+            await engine.check()
+            admission = Admission(engine)
+            gate = partial(
+                Gate,
+                engine=engine,
+                admission=admission,
+                snapshot=lambda: follower.current,
+                base=base,
+                keys=keys,
+                prompt_logprobs=not vllm_engine.on_cpu(),
+            )
+            forgetting = asyncio.create_task(_forget(admission, follower))
+            try:
+                return 130 if await engine.listen(sock, gate) else 0
+            finally:
+                forgetting.cancel()
+                with suppress(asyncio.CancelledError):
+                    await forgetting
+
+
+async def _forget(admission: Admission, follower: Follower) -> None:
+    while True:
+        await asyncio.sleep(_FORGET_S)
+        known = {version.engine_name for version in follower.current.versions()}
+        try:
+            await admission.forget(known)
+        except Exception:
+            log.exception("An adapter could not be taken out of the engine")
+
+
+def _flags(
+    settings: Settings, found: bases.LocalBase, snapshot: Snapshot, *, cpu: bool
+) -> list[str]:
+    """Return vLLM's flags: our defaults first, so that the person's own win."""
+    config = json.loads((found.path / "config.json").read_bytes())
+    flags = [
+        f"--model={found.path}",
+        f"--host={settings.host}",
+        f"--port={settings.port}",
+        "--enable-lora",
+        "--disable-fastapi-docs",
+        "--disable-access-log-for-endpoints=/health,/ready,/metrics",
+        f"--shutdown-timeout={_DRAIN_S}",
+        f"--served-model-name={settings.base}",
+    ]
+    if cpu:
+        flags.append("--enforce-eager")
+        if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+            flags.append(f"--kv-cache-memory-bytes={_CPU_CACHE_BYTES}")
+        if not has_bf16() or _dtype(config) == "float32":
+            flags.append("--dtype=float32")
+    full = "--dtype=float32" in flags or "float32" in " ".join(settings.vllm_flags)
+    slots = _slots(settings, found, config, snapshot, 4 if full else 2)
+    print(f"{' '.join(slots.flags())} ({slots.reason})", file=sys.stderr, flush=True)
+    if any(flag.partition("=")[0] == "--model" for flag in settings.vllm_flags):
+        raise UsageError("--model after `--` names another base.", fix="Use --base.")
+    return [*flags, *slots.flags(), *settings.vllm_flags]
+
+
+def _slots(
+    settings: Settings,
+    found: bases.LocalBase,
+    config: dict[str, Any],
+    snapshot: Snapshot,
+    element_bytes: int,
+) -> Slots:
+    ranks = [
+        int(version.manifest.peft.get("r") or 0)
+        for version in snapshot.versions()
+        if version.manifest.base.revision == found.model.revision
+    ]
+    return size(
+        ranks,
+        config,
+        base_bytes=sum(file.stat().st_size for file in found.path.glob("*.safetensors")),
+        free_bytes=free_bytes(),
+        element_bytes=element_bytes,
+        overrides=Overrides.read(settings.vllm_flags),
+    )
+
+
+def _dtype(config: dict[str, Any]) -> str | None:
+    found = config.get("dtype") or config.get("torch_dtype")
+    return found if isinstance(found, str) else None
+
+
+def _prepare_environment() -> None:
+    """Say to vLLM, in all its processes, what its flags cannot."""
+    plugins = [name for name in os.environ.get("VLLM_PLUGINS", "").split(",") if name]
+    os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*plugins, "switchyard"]))
+    os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # else vLLM asks no resolver
+    os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    os.environ.pop("VLLM_API_KEY", None)  # ours by now, see `run`
+
+
+def _say_plainly() -> None:
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
+
+
+def _stop_loading(*_: object) -> NoReturn:
+    raise SystemExit

@@ -1,0 +1,58 @@
+"""What this machine has: whether a port is free, memory, bfloat16 in silicon. Linux."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+
+from adapters.errors import Unavailable, UsageError
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def check_port(host: str, port: int) -> None:
+    """Find out, before minutes of loading, whether the server could listen.
+
+    Raises:
+        UsageError: the host is no address of this machine.
+        Unavailable: the port is taken, or not allowed.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror as error:
+        raise UsageError(f"--host {host}: {error.strerror}.", fix="Use e.g. 127.0.0.1.") from error
+    except OverflowError as error:
+        raise UsageError(f"--port {port} is not a port.", fix="Use 1024 to 65535.") from error
+    except OSError as error:
+        raise port_error(host, port, error) from error
+
+
+def port_error(host: str, port: int, error: OSError) -> Unavailable:
+    """Say why nothing can listen there, and what to do."""
+    return Unavailable(
+        f"Cannot listen on {host}:{port}: {error.strerror or error}.",
+        fix="Stop what listens there, or choose another port with --port.",
+    )
+
+
+def has_bf16(cpuinfo: str | None = None) -> bool:
+    """Return whether the CPU multiplies bfloat16 itself; emulated, it is far slower than fp32.
+
+    `cpuinfo`: the content of /proc/cpuinfo; None reads it.
+    """
+    if cpuinfo is None:
+        cpuinfo = _CPUINFO.read_text() if _CPUINFO.exists() else ""
+    return bool(re.search(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b",
+                          cpuinfo, re.MULTILINE))  # fmt: skip
+
+
+def free_bytes() -> int:
+    """Return the memory that is available without swapping."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,125 @@
+"""What a request's `model` means: the base or one version, and through what. Pure.
+
+The same words as `Registry.resolve`, over a snapshot, plus the base's own names and the running
+experiment. Client text passes `Ref.parse` before anything else looks at it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapters.errors import BaseMismatch, InvalidName, NotFound, UsageError, nearest
+from adapters.types import LATEST, PRODUCTION, Arm, BaseModel, Phase, Ref, Version
+from serve.assignment import assign
+from serve.snapshot import Adapter, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The base this server serves."""
+
+    names: tuple[str, ...]
+    """What requests call it; the first is what answers call it."""
+    model: BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes. `version` None: to the base."""
+
+    version: Version | None
+    alias: str | None = None
+    """The alias it went through, `latest` included."""
+    phase: Phase | None = None
+    """The experiment that decided, then with its `arm`."""
+    arm: Arm | None = None
+
+
+def route(snapshot: Snapshot, base: Base, model: str, unit: str | None) -> Route:
+    """Return where `model` leads.
+
+    `unit` decides between the arms where an experiment runs and nothing is pinned; None asks
+    what stands behind the name apart from any experiment.
+
+    Raises:
+        NotFound: no such adapter, version, alias or digest; names the nearest ones.
+        UsageError: a digest that several versions begin with.
+        BaseMismatch: the version was trained on another base than the one served.
+    """
+    if model in base.names:
+        return Route(None)
+    try:
+        ref = Ref.parse(model)
+    except InvalidName:
+        raise NotFound(
+            f"No model {model[:80]!r}.", fix=_known(snapshot, base, model[:80])
+        ) from None
+    adapter = snapshot.adapters.get(ref.name)
+    if adapter is None:
+        raise NotFound(f"No adapter {ref.name!r}.", fix=_known(snapshot, base, ref.name))
+    found = _choose(adapter, ref, unit)
+    if found.version is not None:
+        check_base(found.version, base)
+    return found
+
+
+def check_base(version: Version, base: Base) -> None:
+    """Refuse a version that was trained on other weights than those served.
+
+    Raises:
+        BaseMismatch: naming both bases.
+    """
+    trained = version.manifest.base
+    if trained.revision != base.model.revision:
+        raise BaseMismatch(
+            f"{version.ref} was trained on {trained.id} at {trained.revision[:19]}; this server "
+            f"serves {base.model.id} at {base.model.revision[:19]}.",
+            fix=f"Serve it with: adapters serve --base {trained.id}",
+        )
+
+
+def _choose(adapter: Adapter, ref: Ref, unit: str | None) -> Route:
+    if ref.digest:
+        return Route(_by_digest(adapter, ref))
+    if ref.number:
+        return Route(_numbered(adapter, ref.name, ref.number))
+    if ref.alias is None and unit is not None and (phase := adapter.phase):
+        arm = assign(phase, unit)
+        version = None if arm.version is None else _numbered(adapter, ref.name, arm.version)
+        return Route(version, phase=phase, arm=arm)
+    alias = ref.alias or (PRODUCTION if PRODUCTION in adapter.aliases else LATEST)
+    number = adapter.latest if alias == LATEST else adapter.aliases.get(alias)
+    if number is None:
+        known = [LATEST, *adapter.aliases, *(f"v{n}" for n in adapter.versions)]
+        raise NotFound(
+            f"{ref.name} has no alias {alias!r}.",
+            fix=nearest(alias, known) or f"It has {', '.join(known[:12])}.",
+        )
+    return Route(_numbered(adapter, ref.name, number), alias=alias)
+
+
+def _numbered(adapter: Adapter, name: str, number: int) -> Version:
+    version = adapter.versions.get(number)
+    if version is None:
+        known = ", ".join(f"v{n}" for n in list(adapter.versions)[-12:])
+        raise NotFound(f"{name} has no version v{number}.", fix=f"It has {known}.")
+    return version
+
+
+def _by_digest(adapter: Adapter, ref: Ref) -> Version:
+    assert ref.digest
+    found = [
+        version
+        for number, version in adapter.versions.items()
+        if ref.number in (None, number) and version.manifest.digest.startswith(ref.digest)
+    ]
+    if not found:
+        raise NotFound(f"No version is {ref}.", fix=f"See: adapters list {ref.name}")
+    if len({version.manifest.digest for version in found}) > 1:
+        raise UsageError(f"{ref} means several versions.", fix="Write more of the digest.")
+    return found[-1]
+
+
+def _known(snapshot: Snapshot, base: Base, word: str) -> str:
+    known = [*base.names, *snapshot.adapters]
+    return nearest(word, known) or f"Here are {', '.join(known[:12])}; see GET /v1/models."

@@ -1,0 +1,71 @@
+"""The registry as routing sees it: an immutable picture, held in memory.
+
+Taking one reads files and belongs on a thread (`serve.follower`); looking at one never blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from adapters.errors import AdaptersError
+from adapters.registry import Registry
+from adapters.types import Phase, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One adapter at one moment."""
+
+    versions: Mapping[int, Version]
+    """By number, ascending; never empty."""
+    aliases: Mapping[str, int]
+    phase: Phase | None
+    """Of the experiment running on it, if one runs."""
+
+    @property
+    def latest(self) -> int:
+        return next(reversed(self.versions))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All adapters at one moment."""
+
+    adapters: Mapping[str, Adapter]
+    troubles: tuple[str, ...] = ()
+    """What could not be read; those adapters stand as they stood in the snapshot before."""
+
+    def versions(self) -> list[Version]:
+        """Return every version of every adapter."""
+        return [v for adapter in self.adapters.values() for v in adapter.versions.values()]
+
+
+EMPTY = Snapshot(MappingProxyType({}))
+
+
+def take(registry: Registry, before: Snapshot = EMPTY) -> Snapshot:
+    """Read the registry. What cannot be read for a moment stays as it was `before`."""
+    adapters: dict[str, Adapter] = {}
+    troubles = []
+    try:
+        names = registry.names()
+    except AdaptersError as error:
+        return Snapshot(before.adapters, (str(error),))
+    for name in names:
+        try:
+            adapters[name] = _read(registry, name)
+        except AdaptersError as error:  # damaged, or a version deleted while we looked
+            troubles.append(str(error))
+            if name in before.adapters:
+                adapters[name] = before.adapters[name]
+    return Snapshot(MappingProxyType(adapters), tuple(troubles))
+
+
+def _read(registry: Registry, name: str) -> Adapter:
+    return Adapter(
+        versions=MappingProxyType({v.number: v for v in registry.versions(name)}),
+        aliases=MappingProxyType(registry.aliases(name)),
+        phase=registry.experiment(name),
+    )

