@@ -30,6 +30,8 @@ class Kind(Enum):
     """Passed on as it is."""
     ROUTED = auto()
     """A JSON document whose `model` we route."""
+    DENIED = auto()
+    """Nothing there for a client, whatever else the app behind may have there."""
 
 
 MODELS_PATH = "/v1/models"
@@ -56,18 +58,12 @@ _KEYLESS = frozenset({Kind.OPEN, Kind.READY})
 
 
 def classify(path: str) -> Kind:
-    """Return what to do with a path.
-
-    Raises:
-        RequestRefused: 404, whatever else the app behind may have there.
-    """
-    if kind := _KINDS.get(path):
-        return kind
+    """Return what to do with a path."""
     if path.startswith(f"{MODELS_PATH}/"):
         return Kind.MODELS
     if _STORED_RESPONSE.fullmatch(path):
         return Kind.PLAIN
-    raise RequestRefused(404, f"There is nothing at {path[:80]!r}.", fix="See GET /v1/models.")
+    return _KINDS.get(path, Kind.DENIED)
 
 
 class Keys:

@@ -87,6 +87,8 @@ class Gate:
     async def _dispatch(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         kind = classify(path)
         self._keys.check(kind, scope)
+        if kind is Kind.DENIED:
+            raise RequestRefused(404, f"Nothing is at {path[:80]!r}.", fix="See GET /v1/models.")
         if kind is Kind.READY:
             await self._engine.check()
             await send_json(send, 200, {"status": "ready"})

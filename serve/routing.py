@@ -121,5 +121,11 @@ def _by_digest(adapter: Adapter, ref: Ref) -> Version:
 
 
 def _known(snapshot: Snapshot, base: Base, word: str) -> str:
-    known = [*base.names, *snapshot.adapters]
+    revision = base.model.revision
+    served = [
+        name
+        for name, adapter in snapshot.adapters.items()
+        if any(v.manifest.base.revision == revision for v in adapter.versions.values())
+    ]
+    known = [*base.names, *served]
     return nearest(word, known) or f"Here are {', '.join(known[:12])}; see GET /v1/models."

@@ -26,7 +26,7 @@ class Adapter:
 
     @property
     def latest(self) -> int:
-        return next(reversed(self.versions))
+        return max(self.versions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def parse(flags: Sequence[str]) -> Namespace:
     Raises:
         UsageError: unknown, contradictory, or meant for another way of starting vLLM.
     """
-    args = make_arg_parser(_Parser(add_help=True)).parse_args(list(flags))
+    args: Namespace = make_arg_parser(_Parser()).parse_args(list(flags))
     refused = [name for name in _NOT_OURS_TO_SERVE if getattr(args, name, None)]
     if (args.api_server_count or 1) > 1 or not args.enable_lora:
         refused.append("api_server_count" if args.enable_lora else "no_enable_lora")
@@ -220,22 +220,26 @@ class VllmEngine:
                 log_level=self._args.uvicorn_log_level,
                 access_log=not self._args.disable_uvicorn_access_log,
                 timeout_keep_alive=envs.VLLM_HTTP_TIMEOUT_KEEP_ALIVE,
+                timeout_graceful_shutdown=self._args.shutdown_timeout,
                 **settings,
             )
         )
-        await asyncio.sleep(0)  # now vLLM's signal handlers stand; ours tells an interrupt apart
-        interrupted = False
+        await asyncio.sleep(0)  # now vLLM's signal handlers stand, to be replaced by ours
+        caught: list[int] = []
 
-        def interrupt() -> None:
-            nonlocal interrupted
-            interrupted = True
-            signal.raise_signal(signal.SIGTERM)
+        def end(number: int) -> None:
+            # vLLM's own order ends the engine while HTTP still lets requests in, which then get
+            # a 500. Cancelled, it closes the port first and lets running requests finish; the
+            # engine ends with the context that opened it.
+            serving.cancel()
+            caught.append(number)
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
         await (await serving)
-        if self._client.errored and not self._client.is_running:
+        if not caught:
             raise AdaptersError("The engine died.", fix="Its log above says why.")
-        return interrupted
+        return caught[0] == signal.SIGINT
 
 
 def _first_line(error: BaseException) -> str:
