@@ -42,10 +42,10 @@ def read_header(path: Path) -> dict[str, Tensor]:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > _HEADER_LIMIT_BYTES:
                 raise ValueError(f"header of {length} bytes")
+            with safe_open(path, framework="numpy"):
+                pass  # the reference parser checks offsets, holes and the file's length
             header: dict[str, Any] = json.loads(stream.read(length))
-        with safe_open(path, framework="numpy"):
-            pass  # the reference parser checks offsets, holes and the file's length
-    except (ValueError, struct.error, SafetensorError, OSError) as error:
+    except (ValueError, struct.error, SafetensorError, OSError, RecursionError) as error:
         raise InvalidAdapter(
             f"{path} is not a whole safetensors file: {error}.", fix="Write or copy it again."
         ) from error
