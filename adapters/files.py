@@ -84,6 +84,20 @@ def digest(files: Mapping[str, File]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def differences(folder: Path, files: Mapping[str, File]) -> list[str]:
+    """Say how a version's folder differs from its manifest's files; reads every byte."""
+    found = {entry.name for entry in os.scandir(folder)} - {MANIFEST_FILE}
+    said = [f"{path} was added" for path in sorted(found - set(files))]
+    for path in sorted(files):
+        if path not in found:
+            said.append(f"{path} is missing")
+        elif not stat.S_ISREG((folder / path).lstat().st_mode):
+            said.append(f"{path} is not a plain file")
+        elif sha256_file(folder / path) != files[path].sha256:
+            said.append(f"{path} was changed")
+    return said
+
+
 def copy_in(source: Path, target: Path) -> File:
     """Copy one plain file, hashing what was written; durable and read-only on return.
 
@@ -118,6 +132,14 @@ def seal(descriptor: int) -> None:
     """Make an open file read-only and durable."""
     os.fchmod(descriptor, 0o444)
     os.fsync(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents where they do not exist, each durable in its own parent."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -13,14 +13,27 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from adapters import __version__
-from adapters.backends import Line, RegistryBackend, backend_for
+from adapters.backends import RegistryBackend, backend_for
 from adapters.errors import Conflict, InvalidAdapter, NotFound, UsageError, nearest
-from adapters.files import digest, version_files
-from adapters.lint import check_adapter
+from adapters.files import differences, digest, version_files
+from adapters.journals import (
+    LOG,
+    aliases_journal,
+    entry_line,
+    experiment_journal,
+    move_line,
+    phase_line,
+    promotions,
+    read_entry,
+    read_move,
+    read_phase,
+)
+from adapters.lint import check_adapter, read_base_config
 from adapters.types import (
     BASE_ARM,
     LATEST,
@@ -37,8 +50,6 @@ from adapters.types import (
     check_alias,
     check_name,
 )
-
-_LOG = "log"
 
 
 class Registry:
@@ -81,9 +92,10 @@ class Registry:
         """Return where each alias of an adapter points, by alias; `latest` is not among them."""
         current = {}
         for journal in self._backend.journals(check_name(name), "aliases"):
-            moves = self._backend.read(name, journal)
-            if moves and moves[-1]["to"] is not None:
-                current[journal.removeprefix("aliases/")] = moves[-1]["to"]
+            lines = self._backend.read(name, journal)
+            target = read_move(lines[-1]).to_version if lines else None
+            if target is not None:
+                current[journal.removeprefix("aliases/")] = target
         return current
 
     def resolve(self, ref: str | Ref) -> Version:
@@ -115,13 +127,38 @@ class Registry:
 
     def history(self, name: str, alias: str = PRODUCTION) -> list[AliasMove]:
         """Return every move of an alias, oldest first; empty where there is no such alias."""
-        journal = f"aliases/{check_alias(alias)}"
-        return [_as_move(line) for line in self._backend.read(check_name(name), journal)]
+        journal = aliases_journal(check_alias(alias))
+        return [read_move(line) for line in self._backend.read(check_name(name), journal)]
 
     def log(self, name: str) -> list[LogEntry]:
-        """Return what was done to an adapter, oldest first."""
+        """Return what was done to an adapter, oldest first.
+
+        What was done counts before it is noted here. A writer killed in between leaves a gap:
+        versions and the histories of aliases are complete, this is their audit.
+
+        Raises:
+            InvalidName, NotFound: no such adapter.
+        """
         self._numbers(name)
-        return [LogEntry(**line) for line in self._backend.read(name, _LOG)]
+        return [read_entry(line) for line in self._backend.read(name, LOG)]
+
+    def verify(self, ref: str | Ref) -> Version:
+        """Read every byte of a version again and compare it with its manifest.
+
+        Raises:
+            InvalidName, NotFound, UsageError: as `resolve`.
+            InvalidAdapter: a file was changed, added or removed; the message names each.
+        """
+        version = self.resolve(ref)
+        said = differences(version.path, version.manifest.files)
+        if digest(version.manifest.files) != version.manifest.digest:
+            said.append("manifest.json was changed")
+        if said:
+            raise InvalidAdapter(
+                f"{version.ref} is not what was published: {'; '.join(said)}.",
+                fix="Restore its folder from a copy, or publish it again as a new version.",
+            )
+        return version
 
     # -- publishing ---------------------------------------------------------------------------
 
@@ -139,6 +176,7 @@ class Registry:
         folder: Path,
         *,
         base: BaseModel,
+        base_path: Path | None = None,
         recipe: Mapping[str, Any] | None = None,
         dataset: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
@@ -150,17 +188,25 @@ class Registry:
     ) -> Version:
         """Make a PEFT folder the adapter's next version. Atomic; `folder` is left as it is.
 
+        `base_path`: the base's folder, where it is on this machine; modules and shapes are then
+        checked against its config.json.
+
         Raises:
             InvalidName: `name` is not an adapter name.
-            InvalidAdapter: lint refuses it; the message names every finding.
-            RegistryUnavailable: the registry cannot be written. Nothing was published.
+            InvalidAdapter: lint refuses it; the message names the findings.
+            Rejected: `base_path` holds no readable config.json.
+            UsageError: metrics, recipe and the like that JSON cannot hold (NaN, a path …).
+            RegistryUnavailable: the registry cannot be written.
+            Whatever is raised, nothing was published.
         """
         check_name(name)
         paths = version_files(folder)
-        report = check_adapter(folder)
+        report = check_adapter(folder, read_base_config(base_path) if base_path else None)
         if report.findings:
-            listed = "; ".join(f"{f.where}: {f.message}. {f.fix}" for f in report.findings[:5])
-            raise InvalidAdapter(f"{folder} cannot be served. {listed}")
+            listed = " ".join(f"{f.where}: {f.message}. {f.fix}" for f in report.findings[:5])
+            more = len(report.findings) - 5
+            also = f" And {more} more." if more > 0 else ""
+            raise InvalidAdapter(f"{folder} cannot be served. {listed}{also}")
         draft = Manifest(
             name=name,
             version=0,
@@ -208,17 +254,25 @@ class Registry:
             Conflict: the alias does not point at `if_current`.
         """
         version = self.resolve(ref)
+        check_alias(alias)
         with self._backend.writing(version.name):
-            current = self.aliases(version.name).get(check_alias(alias))
+            current = self.aliases(version.name).get(alias)
             if if_current is not None and current != if_current:
                 at = f"at v{current}" if current else "nowhere"
                 raise Conflict(
                     f"{version.name}@{alias} points {at}, not at v{if_current}.",
                     fix=f"Look at it first: adapters log {version.name}",
                 )
-            return self._move(
-                version.name, alias, current, version.number, "promote", reason, evidence or {}
+            move = AliasMove(
+                from_version=current,
+                to_version=version.number,
+                action="promote",
+                actor=_actor(),
+                time=_now(),
+                reason=reason,
+                evidence=dict(evidence or {}),
             )
+            return self._move(version.name, alias, move)
 
     def rollback(
         self, name: str, alias: str = PRODUCTION, *, steps: int = 1, reason: str = ""
@@ -228,7 +282,8 @@ class Registry:
         Rolling back twice goes back twice: a rollback undoes a promotion, never a rollback.
 
         Raises:
-            InvalidName, NotFound: no such adapter or alias, or nothing that far back.
+            InvalidName, NotFound: no such adapter or alias, nothing that far back, or what is
+                there was deleted.
             UsageError: `steps` below 1.
         """
         if steps < 1:
@@ -238,16 +293,26 @@ class Registry:
             moves = self.history(name, alias)
             if not moves:
                 self.resolve(Ref(name, alias=alias))  # says which aliases there are
-            stack = _promotions(moves)
+            stack = promotions(moves)
             if len(stack) <= steps:
                 raise NotFound(
                     f"{name}@{alias} was promoted {len(stack)} time(s), so it cannot go back "
                     f"{steps}.",
                     fix=f"Promote a version instead: adapters promote {name}@vN {alias}",
                 )
-            return self._move(
-                name, alias, stack[-1], stack[-1 - steps], "rollback", reason, {}, steps
+            target = stack[-1 - steps]
+            if target is not None:
+                self._backend.open(name, target)  # deleted meanwhile? Then it says so
+            move = AliasMove(
+                from_version=stack[-1],
+                to_version=target,
+                action="rollback",
+                actor=_actor(),
+                time=_now(),
+                reason=reason,
+                steps=steps,
             )
+            return self._move(name, alias, move)
 
     # -- experiments --------------------------------------------------------------------------
 
@@ -255,8 +320,8 @@ class Registry:
         """Return the latest phase of the experiment running on an adapter, if one runs."""
         for journal in self._backend.journals(check_name(name), "experiments"):
             lines = self._backend.read(name, journal)
-            if lines and lines[-1]["status"] == "running":
-                return _as_phase(lines[-1])
+            if lines and (phase := read_phase(lines[-1])).status == "running":
+                return phase
         return None
 
     def start_experiment(
@@ -268,7 +333,8 @@ class Registry:
 
         Raises:
             InvalidName, NotFound: no such adapter, or an arm's version does not exist.
-            UsageError: fewer than two arms, two of one name, or a weight that is not positive.
+            UsageError: fewer than two arms, two of one name, a name that is none, or a weight
+                that is not positive.
             Conflict: an experiment runs on it, or one of that name ran before.
         """
         _check_arms(arms)
@@ -283,8 +349,8 @@ class Registry:
                     fix=f"Stop it first: adapters ab stop {name}",
                 )
             taken = self._backend.journals(name, "experiments")
-            chosen = check_name(experiment or f"ab-{len(taken) + 1}")
-            if f"experiments/{chosen}" in taken:
+            chosen = check_name(experiment) if experiment else _free_name(taken)
+            if experiment_journal(chosen) in taken:
                 raise Conflict(f"{name} had an experiment {chosen}.", fix="Choose another name.")
             phase = Phase(
                 chosen, 1, "running", secrets.token_hex(8), tuple(arms), _now(), _actor(), reason
@@ -343,45 +409,13 @@ class Registry:
             raise UsageError(f"{ref} means several versions.", fix="Write more of the digest.")
         return found[-1]
 
-    def _move(
-        self,
-        name: str,
-        alias: str,
-        before: int | None,
-        after: int | None,
-        action: str,
-        reason: str,
-        evidence: Mapping[str, Any],
-        steps: int = 0,
-    ) -> AliasMove:
-        line: Line = {
-            "from": before,
-            "to": after,
-            "action": action,
-            "actor": _actor(),
-            "time": _now(),
-            "reason": reason,
-            "evidence": dict(evidence),
-            "steps": steps,
-        }
-        self._backend.append(name, f"aliases/{alias}", line)
-        self._note(name, action, version=after, alias=alias)
-        return _as_move(line)
+    def _move(self, name: str, alias: str, move: AliasMove) -> AliasMove:
+        self._backend.append(name, aliases_journal(alias), move_line(move))
+        self._note(name, move.action, version=move.to_version, alias=alias)
+        return move
 
     def _record(self, name: str, phase: Phase) -> None:
-        line = {
-            "experiment": phase.experiment,
-            "number": phase.number,
-            "status": phase.status,
-            "salt": phase.salt,
-            "arms": [
-                {"name": a.name, "version": a.version, "weight": a.weight} for a in phase.arms
-            ],
-            "time": phase.time,
-            "actor": phase.actor,
-            "reason": phase.reason,
-        }
-        self._backend.append(name, f"experiments/{phase.experiment}", line)
+        self._backend.append(name, experiment_journal(phase.experiment), phase_line(phase))
         self._note(name, f"experiment {phase.status}", experiment=phase.experiment)
 
     def _note(
@@ -393,15 +427,8 @@ class Registry:
         alias: str | None = None,
         **detail: Any,
     ) -> None:
-        line = {
-            "action": action,
-            "time": _now(),
-            "actor": _actor(),
-            "version": version,
-            "alias": alias,
-            "detail": detail,
-        }
-        self._backend.append(name, _LOG, line)
+        entry = LogEntry(action, _now(), _actor(), version, alias, detail)
+        self._backend.append(name, LOG, entry_line(entry))
 
 
 def _check_arms(arms: Sequence[Arm]) -> None:
@@ -410,30 +437,15 @@ def _check_arms(arms: Sequence[Arm]) -> None:
     if len({arm.name for arm in arms}) < len(arms):
         raise UsageError("Two arms have one name.", fix="Name each side once.")
     for arm in arms:
+        check_name(arm.name)  # it becomes a header's value and a metric's label
         if not 0 < arm.weight < float("inf"):
             raise UsageError(f"Arm {arm.name} has weight {arm.weight}.", fix="Use a share above 0.")
         if (arm.name == BASE_ARM) != (arm.version is None):
             raise UsageError(f"Arm {arm.name} names no version.", fix="Write v1, v2 … or base.")
 
 
-def _promotions(moves: Sequence[AliasMove]) -> list[int | None]:
-    """Return where an alias was promoted to and not rolled back from, oldest first."""
-    stack: list[int | None] = []
-    for move in moves:
-        if move.action == "rollback":
-            del stack[len(stack) - move.steps :]
-        elif not stack or stack[-1] != move.to_version:
-            stack.append(move.to_version)
-    return stack
-
-
-def _as_move(line: Line) -> AliasMove:
-    rest = {key: value for key, value in line.items() if key not in ("from", "to")}
-    return AliasMove(from_version=line["from"], to_version=line["to"], **rest)
-
-
-def _as_phase(line: Line) -> Phase:
-    return Phase(**{**line, "arms": tuple(Arm(**arm) for arm in line["arms"])})
+def _free_name(taken: Sequence[str]) -> str:
+    return next(name for n in count(1) if experiment_journal(name := f"ab-{n}") not in taken)
 
 
 def _now() -> str:

@@ -23,7 +23,13 @@ LATEST = "latest"
 PRODUCTION = "production"
 BASE_ARM = "base"
 _NOT_ALIASES = frozenset({LATEST, BASE_ARM})
+_LIKE_A_NUMBER = re.compile(r"v[0-9]+")
 MANIFEST_SCHEMA = 1
+
+
+def is_name(text: str) -> bool:
+    """Say whether `text` is an adapter name: `[a-z0-9][a-z0-9._-]{0,63}`, full match."""
+    return _NAME.fullmatch(text) is not None
 
 
 def check_name(name: str) -> str:
@@ -32,7 +38,7 @@ def check_name(name: str) -> str:
     Raises:
         InvalidName: anything else, e.g. `../x`, an empty string, upper case, a space.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InvalidName(
             f"{name[:80]!r} is not an adapter name.",
             fix="Use 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit.",
@@ -41,18 +47,29 @@ def check_name(name: str) -> str:
 
 
 def check_alias(alias: str) -> str:
-    """Return `alias` if an alias may be called so: a name, but no version number, no `latest`.
+    """Return `alias` if an alias may be called so: a name, not like a version, not `latest`.
 
     Raises:
         InvalidName: not a name, or a word that already means something else in a ref.
     """
     check_name(alias)
-    if alias in _NOT_ALIASES or _NUMBER.fullmatch(alias):
+    if alias in _NOT_ALIASES or _LIKE_A_NUMBER.fullmatch(alias):
         raise InvalidName(
             f"{alias!r} cannot be an alias, it already means something in a ref.",
             fix="Choose another word, e.g. production or canary.",
         )
     return alias
+
+
+def parse_number(text: str) -> int:
+    """Return the number of a version written as `v3`.
+
+    Raises:
+        InvalidName: anything else, `3`, `v0` and `v03` included.
+    """
+    if not (found := _NUMBER.fullmatch(text)):
+        raise InvalidName(f"{text[:80]!r} is not a version number.", fix="Write v1, v2, ….")
+    return int(found[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +103,7 @@ class Ref:
             return cls(name, number=int(found[1]), digest=found[2])
         if found := _DIGEST.fullmatch(selector):
             return cls(name, digest=found[1])
-        if _NAME.fullmatch(selector):
+        if is_name(selector) and not _LIKE_A_NUMBER.fullmatch(selector):
             return cls(name, alias=selector)
         raise InvalidName(
             f"{text[:80]!r} is not a ref.",

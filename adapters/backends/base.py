@@ -55,6 +55,9 @@ class RegistryBackend(Protocol):
         Numbers are unique among any number of concurrent writers, grow, and are never used
         again. `manifest` is called with the number and the files as copied, perhaps more than
         once where another writer takes the number first.
+
+        Raises:
+            UsageError: the manifest holds what JSON cannot (NaN, an object of no JSON type).
         """
 
     def journals(self, name: str, kind: str) -> list[str]:
@@ -71,6 +74,7 @@ class RegistryBackend(Protocol):
 
         Raises:
             Conflict: another writer appended since the caller read.
+            UsageError: the line holds what JSON cannot.
         """
 
     def check_writable(self) -> None:

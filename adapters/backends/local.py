@@ -15,24 +15,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from adapters.backends.base import Line
-from adapters.errors import Conflict, NotFound, RegistryUnavailable
-from adapters.files import MANIFEST_FILE, copy_in, fsync_folder, write_durably
-from adapters.types import File, Manifest, Version
+from adapters.errors import Conflict, NotFound, RegistryUnavailable, UsageError
+from adapters.files import MANIFEST_FILE, copy_in, fsync_folder, make_folder, write_durably
+from adapters.types import File, Manifest, Version, is_name
 
 _STAGING = ".staging-"
 _STALE_STAGING_S = 24 * 3600
 _LOCK_TIMEOUT_S = 60
 TOMBSTONE_FILE = "tombstone.json"
+_VERSION_FOLDER = re.compile(r"v([1-9][0-9]{0,8})")
+_JOURNAL_SUFFIX = ".jsonl"
 
 
 class LocalBackend:
@@ -42,6 +46,7 @@ class LocalBackend:
         self.root = root
         self._adapters = root / "adapters"
         self._opened: dict[Path, Version] = {}
+        self._journals: dict[Path, tuple[_Mark, list[Line]]] = {}
 
     @property
     def location(self) -> str:
@@ -50,26 +55,30 @@ class LocalBackend:
     def names(self) -> list[str]:
         with _translated(self._adapters, "read"):
             folders = _entries(self._adapters)
-        return [name for name in folders if self.numbers(name)]
+        return [
+            e for e in folders if is_name(e) and (self._adapters / e).is_dir() and self.numbers(e)
+        ]
 
     def numbers(self, name: str) -> list[int]:
         folder = self._adapters / name
-        return [n for n in self._taken(name) if (folder / f"v{n}" / MANIFEST_FILE).exists()]
+        return [n for n in self._taken(name) if _exists(folder / f"v{n}" / MANIFEST_FILE)]
 
     def open(self, name: str, number: int) -> Version:
         path = self._adapters / name / f"v{number}"
         # Immutable, so read once; a deleted one must be noticed, so look for it every time.
-        if not (path / MANIFEST_FILE).exists():
+        if not _exists(path / MANIFEST_FILE):
             self._opened.pop(path, None)
-            deleted = (path / TOMBSTONE_FILE).exists()
+            deleted = _exists(path / TOMBSTONE_FILE)
             raise NotFound(
                 f"{name}@v{number} {'was deleted' if deleted else 'does not exist'}.",
                 fix=f"See: adapters list {name}",
             )
         if path not in self._opened:
             with _translated(path, "read"), _understood(path / MANIFEST_FILE):
-                content = json.loads((path / MANIFEST_FILE).read_bytes())
-                self._opened[path] = Version(Manifest.from_json(content), path)
+                content = Manifest.from_json(json.loads((path / MANIFEST_FILE).read_bytes()))
+                if (content.name, content.version) != (name, number):
+                    raise ValueError(f"it is that of {content.name}@v{content.version}")
+                self._opened[path] = Version(content, path)
         return self._opened[path]
 
     def publish(
@@ -81,7 +90,7 @@ class LocalBackend:
     ) -> Version:
         home = self._adapters / name
         with _translated(home, "write"):
-            home.mkdir(parents=True, exist_ok=True)
+            make_folder(home)
             _sweep(home)
             staged = home / f"{_STAGING}{os.getpid()}-{time.time_ns():x}"
             staged.mkdir()
@@ -90,7 +99,7 @@ class LocalBackend:
                 with self.writing(name):
                     return self._claim(name, staged, lambda number: manifest(number, files))
             except BaseException:
-                shutil.rmtree(staged, ignore_errors=True)
+                _discard(staged)
                 raise
 
     def _claim(self, name: str, staged: Path, manifest: Callable[[int], Manifest]) -> Version:
@@ -99,8 +108,8 @@ class LocalBackend:
             number += 1
             content = manifest(number)
             (staged / MANIFEST_FILE).unlink(missing_ok=True)
-            encoded = json.dumps(content.as_json(), indent=2, ensure_ascii=False, allow_nan=False)
-            write_durably(staged / MANIFEST_FILE, encoded.encode() + b"\n")
+            write_durably(staged / MANIFEST_FILE, _encoded(content.as_json(), indent=2))
+            staged.chmod(0o555)  # before the rename: a version is never seen writable
             fsync_folder(staged)
             target = staged.parent / f"v{number}"
             try:
@@ -108,8 +117,8 @@ class LocalBackend:
             except OSError:
                 if not target.exists():
                     raise
+                staged.chmod(0o755)
                 continue  # a writer that takes no lock was first (a network share, say)
-            target.chmod(0o555)
             fsync_folder(target.parent)
             return Version(content, target)
 
@@ -117,27 +126,39 @@ class LocalBackend:
         """Return every number ever used, deleted versions included."""
         with _translated(self._adapters / name, "read"):
             entries = _entries(self._adapters / name)
-        return sorted(int(e[1:]) for e in entries if e[0] == "v" and e[1:].isdecimal())
+        return sorted(int(found[1]) for e in entries if (found := _VERSION_FOLDER.fullmatch(e)))
 
     def journals(self, name: str, kind: str) -> list[str]:
         folder = self._adapters / name / kind
         with _translated(folder, "read"):
-            return [f"{kind}/{e.removesuffix('.jsonl')}" for e in _entries(folder)]
+            entries = [e for e in _entries(folder) if e.endswith(_JOURNAL_SUFFIX)]
+        stems = [entry.removesuffix(_JOURNAL_SUFFIX) for entry in entries]
+        return [f"{kind}/{stem}" for stem in stems if is_name(stem)]
 
     def read(self, name: str, journal: str) -> list[Line]:
         path = self._journal(name, journal)
         with _translated(path, "read"), _understood(path):
-            content = path.read_bytes() if path.exists() else b""
-            complete, _, _ = content.rpartition(b"\n")
-            return [json.loads(line) for line in complete.splitlines() if line]
+            try:
+                stream = path.open("rb")
+            except FileNotFoundError:
+                return []
+            with stream:  # servers look four times a second: read again only what has changed
+                status = os.fstat(stream.fileno())
+                mark = (status.st_ino, status.st_size, status.st_mtime_ns)
+                known = self._journals.get(path)
+                if known is None or known[0] != mark:
+                    complete, _, _ = stream.read().rpartition(b"\n")
+                    known = mark, [json.loads(line) for line in complete.split(b"\n") if line]
+                    self._journals[path] = known
+        return list(known[1])
 
     def append(self, name: str, journal: str, line: Line, *, expect: int | None = None) -> None:
         path = self._journal(name, journal)
-        encoded = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        encoded = _encoded(line)
         with self.writing(name), _translated(path, "write"):
             if expect is not None and len(self.read(name, journal)) != expect:
                 raise Conflict(f"{name}: {journal} changed meanwhile.", fix="Look, and try again.")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with path.open("a+b") as stream:
                 stream.seek(0)
                 whole = stream.read().rpartition(b"\n")
@@ -149,7 +170,7 @@ class LocalBackend:
 
     def check_writable(self) -> None:
         with _translated(self._adapters, "write"):
-            self._adapters.mkdir(parents=True, exist_ok=True)
+            make_folder(self._adapters)
             with tempfile.TemporaryFile(dir=self._adapters):
                 pass
 
@@ -159,22 +180,54 @@ class LocalBackend:
         # One lock object a path: reentrant, so publish and append may run inside a wider block.
         lock = FileLock(home / ".lock", timeout=_LOCK_TIMEOUT_S, is_singleton=True)
         with _translated(home, "write"):
-            home.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            make_folder(home)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise RegistryUnavailable(
+                    f"Another writer has held {name} for {_LOCK_TIMEOUT_S} s.",
+                    fix=f"Wait for it, or find it: fuser {home / '.lock'}",
+                ) from error
         try:
             yield
         finally:
             lock.release()
 
     def _journal(self, name: str, journal: str) -> Path:
-        return self._adapters / name / f"{journal}.jsonl"
+        return self._adapters / name / f"{journal}{_JOURNAL_SUFFIX}"
+
+
+_Mark = tuple[int, int, int]
+"""Inode, size in bytes and modification time in ns: a journal that only grows has not changed."""
 
 
 def _entries(folder: Path) -> list[str]:
     try:
         return sorted(e for e in os.listdir(folder) if not e.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
+
+
+def _exists(path: Path) -> bool:
+    with _translated(path, "read"):
+        return path.exists()
+
+
+def _encoded(content: Mapping[str, Any], *, indent: int | None = None) -> bytes:
+    try:
+        text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+        return text.encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"The registry keeps JSON, and this is none: {error}.",
+            fix="Give numbers that are finite, text that is Unicode, lists and mappings of these.",
+        ) from error
+
+
+def _discard(staged: Path) -> None:
+    with suppress(OSError):
+        staged.chmod(0o755)
+    shutil.rmtree(staged, ignore_errors=True)
 
 
 def _sweep(home: Path) -> None:
@@ -182,7 +235,7 @@ def _sweep(home: Path) -> None:
     for left in home.glob(f"{_STAGING}*"):
         try:
             if time.time() - left.stat().st_mtime > _STALE_STAGING_S:
-                shutil.rmtree(left, ignore_errors=True)
+                _discard(left)
         except FileNotFoundError:
             continue  # its writer finished
 
@@ -203,7 +256,7 @@ def _translated(path: Path, verb: str) -> Iterator[None]:
 def _understood(path: Path) -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RegistryUnavailable(
             f"The registry's file {path} cannot be understood: {error}.",
             fix="Restore it from a backup; nothing was changed.",

@@ -9,7 +9,7 @@ import typer
 
 from adapters.cli.render import emit_json, table
 from adapters.registry import Registry
-from adapters.types import PRODUCTION, Ref, Version
+from adapters.types import PRODUCTION, Ref, Version, parse_number
 
 RegistryOption = Annotated[
     str | None,
@@ -72,7 +72,7 @@ def promote(
     Example: adapters promote support@v3 --reason "exact match 0.93"
     """
     parsed = Ref.parse(ref)
-    expected = Ref.parse(f"{parsed.name}@{if_current}").number if if_current else None
+    expected = None if if_current is None else parse_number(if_current)
     move = Registry.open(registry).promote(parsed, alias, if_current=expected, reason=reason)
     if json:
         emit_json(asdict(move))

@@ -1,0 +1,106 @@
+"""What the lines of a registry's journals mean: moves of an alias, phases, log entries.
+
+A line is plain JSON, the rest of the code sees types. Knows nothing of where lines are kept
+(`adapters.backends`) nor who may write them when (`adapters.registry`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TypeVar
+
+from adapters.backends import Line
+from adapters.errors import RegistryUnavailable
+from adapters.types import AliasMove, Arm, LogEntry, Phase
+
+_T = TypeVar("_T")
+
+LOG = "log"
+
+
+def aliases_journal(alias: str) -> str:
+    """Name the journal of an alias."""
+    return f"aliases/{alias}"
+
+
+def experiment_journal(experiment: str) -> str:
+    """Name the journal of an experiment."""
+    return f"experiments/{experiment}"
+
+
+def move_line(move: AliasMove) -> Line:
+    """Return the line of `aliases/<alias>.jsonl` that says `move`."""
+    fields = asdict(move)
+    return {"from": fields.pop("from_version"), "to": fields.pop("to_version"), **fields}
+
+
+def read_move(line: Line) -> AliasMove:
+    """Read what `move_line` wrote.
+
+    Raises:
+        RegistryUnavailable: damaged, or written by a later release.
+    """
+    return _understood(line, _as_move)
+
+
+def phase_line(phase: Phase) -> Line:
+    """Return the line of `experiments/<experiment>.jsonl` that says `phase`."""
+    return asdict(phase)
+
+
+def read_phase(line: Line) -> Phase:
+    """Read what `phase_line` wrote.
+
+    Raises:
+        RegistryUnavailable: damaged, or written by a later release.
+    """
+    return _understood(line, _as_phase)
+
+
+def entry_line(entry: LogEntry) -> Line:
+    """Return the line of `log.jsonl` that says `entry`."""
+    return asdict(entry)
+
+
+def read_entry(line: Line) -> LogEntry:
+    """Read what `entry_line` wrote.
+
+    Raises:
+        RegistryUnavailable: damaged, or written by a later release.
+    """
+    return _understood(line, lambda fields: LogEntry(**fields))
+
+
+def promotions(moves: Sequence[AliasMove]) -> list[int | None]:
+    """Return where an alias was promoted to and not rolled back from, oldest first.
+
+    The last one is where it points; a rollback of n steps takes the last n away. Promoting what
+    an alias already points at adds nothing to go back to.
+    """
+    stack: list[int | None] = []
+    for move in moves:
+        if move.action == "rollback":
+            del stack[len(stack) - move.steps :]
+        elif not stack or stack[-1] != move.to_version:
+            stack.append(move.to_version)
+    return stack
+
+
+def _as_move(line: Line) -> AliasMove:
+    fields = dict(line)
+    return AliasMove(from_version=fields.pop("from"), to_version=fields.pop("to"), **fields)
+
+
+def _as_phase(line: Line) -> Phase:
+    return Phase(**{**line, "arms": tuple(Arm(**arm) for arm in line["arms"])})
+
+
+def _understood(line: Line, read: Callable[[Line], _T]) -> _T:
+    try:
+        return read(line)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RegistryUnavailable(
+            f"A line of the registry cannot be understood: {str(line)[:120]}: {error}.",
+            fix="A later release wrote it, or it is damaged: update, or restore the file.",
+        ) from error
