@@ -7,8 +7,9 @@ answers at once. One wrapper turns the error tree into a message and an exit cod
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -79,21 +80,31 @@ def _root(
     """
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; the console script `adapters`.
 
-    `--debug` may stand anywhere before `--`: then errors of ours show their stack trace too.
+    `--debug` may stand anywhere before `--`: then errors show their stack trace too.
     """
-    ours, separator, theirs = _split(sys.argv[1:])
+    ours, separator, theirs = _split(sys.argv[1:] if arguments is None else list(arguments))
+    debug = "--debug" in ours
     try:
         app(args=[argument for argument in ours if argument != "--debug"] + separator + theirs)
     except AdaptersError as error:
-        if "--debug" in ours:
+        if debug:
             raise
-        typer.echo(f"Error: {error.message}", err=True)
-        if error.fix:
-            typer.echo(f"  {error.fix}", err=True)
-        sys.exit(error.exit_code)
+        _fail(error.message, error.fix, error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        said = f"{type(error).__name__}: {error}"
+        _fail(f"Not foreseen: {said}", "Run it again with --debug, and report what it shows.", 1)
+
+
+def _fail(message: str, fix: str, exit_code: int) -> NoReturn:
+    typer.echo(f"Error: {message}", err=True)
+    if fix:
+        typer.echo(f"  {fix}", err=True)
+    sys.exit(exit_code)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
