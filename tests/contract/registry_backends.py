@@ -1,0 +1,128 @@
+"""Every `RegistryBackend` the contract is run against, and writers in processes of their own.
+
+Run as a script (`python -m tests.contract.registry_backends race|kill …`) it is a process
+without threads, where forking is safe; it prints as JSON what its writers were told is done.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from adapters.backends import RegistryBackend
+from adapters.backends.local import LocalBackend
+from adapters.files import digest, version_files
+from adapters.types import BaseModel, File, Manifest
+
+NAME = "support"
+JOURNAL = "aliases/production"
+BASE = BaseModel("small", "sha256:" + "0" * 64, "1" * 64, "2" * 64, "3" * 64)
+
+
+class Kind(Protocol):
+    """One implementation, and the accidents that only it knows how to bring about."""
+
+    def open(self, place: Path) -> RegistryBackend:
+        """Open the registry at a place; as another process would, nothing is shared."""
+
+    def tear(self, place: Path, name: str, journal: str, torn: bytes) -> None:
+        """Leave what a writer leaves that dies within a line."""
+
+    def delete(self, place: Path, name: str, number: int) -> None:
+        """Delete a version as the port's documentation says it looks afterwards."""
+
+
+class Local:
+    """A folder."""
+
+    def open(self, place: Path) -> RegistryBackend:
+        return LocalBackend(place)
+
+    def tear(self, place: Path, name: str, journal: str, torn: bytes) -> None:
+        with (place / "adapters" / name / f"{journal}.jsonl").open("ab") as stream:
+            stream.write(torn)
+
+    def delete(self, place: Path, name: str, number: int) -> None:
+        version = place / "adapters" / name / f"v{number}"
+        version.chmod(0o755)
+        (version / "tombstone.json").write_text("{}")
+        for path in version.iterdir():
+            if path.name != "tombstone.json":
+                path.unlink()
+
+
+KINDS: Mapping[str, Kind] = {"local": Local()}
+
+
+def manifest(name: str, number: int, files: Mapping[str, File]) -> Manifest:
+    """Return the smallest manifest."""
+    return Manifest(name, number, digest(files), "", "2026-01-01T00:00:00+00:00", files, BASE, {})
+
+
+def publish(backend: RegistryBackend, folder: Path, name: str = NAME) -> int:
+    """Publish a folder; return the number it was given."""
+    return backend.publish(name, folder, version_files(folder), partial(manifest, name)).number
+
+
+def race(kind: str, place: str, folder: str, writers: str, rounds: str) -> dict[str, list[int]]:
+    """Let several processes publish and append, all at once."""
+    fork = multiprocessing.get_context("fork")
+    start = fork.Barrier(int(writers))
+    told = fork.SimpleQueue()
+
+    def write(writer: int) -> None:
+        backend = KINDS[kind].open(Path(place))
+        start.wait()
+        for turn in range(int(rounds)):
+            number = publish(backend, Path(folder))
+            backend.append(NAME, JOURNAL, {"writer": writer, "turn": turn, "number": number})
+            told.put(number)
+
+    processes = [fork.Process(target=write, args=(n,)) for n in range(int(writers))]
+    for process in processes:
+        process.start()
+    numbers = [told.get() for _ in range(int(writers) * int(rounds))]
+    for process in processes:
+        process.join()
+    return {"numbers": numbers}
+
+
+def kill(kind: str, place: str, folder: str, kills: str) -> dict[str, list[int]]:
+    """Kill a process that publishes and appends, at a random moment, many times over."""
+    chance = random.Random(20)
+    numbers: list[int] = []
+    lines: list[int] = []
+    for turn in range(int(kills)):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            backend = KINDS[kind].open(Path(place))
+            os.write(writer, b"started\n")
+            while True:
+                os.write(writer, b"n %d\n" % publish(backend, Path(folder)))
+                backend.append(NAME, JOURNAL, {"turn": turn})
+                os.write(writer, b"l %d\n" % turn)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as stream:
+            stream.readline()
+            time.sleep(chance.uniform(0, 0.03))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            told = [line.split() for line in stream]
+        numbers += [int(value) for what, value in told if what == b"n"]
+        lines += [int(value) for what, value in told if what == b"l"]
+    return {"numbers": numbers, "lines": lines}
+
+
+if __name__ == "__main__":
+    scenario = {"race": race, "kill": kill}[sys.argv[1]]
+    print(json.dumps(scenario(*sys.argv[2:])))
