@@ -53,7 +53,7 @@ _KINDS = {
     "/tokenize": Kind.ROUTED,
     "/detokenize": Kind.ROUTED,
 }
-_STORED_RESPONSE = re.compile(r"/v1/responses/[A-Za-z0-9_-]{1,128}(/cancel)?")
+_STORED_RESPONSE = re.compile(r"/v1/responses/resp_[A-Za-z0-9_-]{1,128}(/cancel)?")
 _KEYLESS = frozenset({Kind.OPEN, Kind.READY})
 
 

@@ -11,12 +11,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from adapters.errors import AdaptersError, Rejected, Unavailable
-from adapters.files import digest, sha256_file, version_files
+from adapters.files import differences, digest
 from adapters.lint import check_adapter
 from adapters.types import Version
 from serve.engine import Engine
@@ -43,8 +45,10 @@ class _Standing:
 class Admission:
     """Which versions may be asked of the engine. Lives on the event loop."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, base_config: Mapping[str, Any] | None = None) -> None:
+        """`base_config`: the base's config.json, to check shapes against."""
         self._engine = engine
+        self._base_config = base_config
         self._standing: dict[str, _Standing] = {}
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._running: Counter[str] = Counter()
@@ -95,7 +99,9 @@ class Admission:
         standing = self._standing.setdefault(version.engine_name, _Standing())
         try:
             self._check_rank(version)
-            standing.marks = await asyncio.to_thread(verify, version, standing.marks)
+            standing.marks = await asyncio.to_thread(
+                verify, version, standing.marks, self._base_config
+            )
             await self._engine.load(version)
             standing.refusal = None
         except AdaptersError as error:
@@ -115,7 +121,9 @@ class Admission:
             )
 
 
-def verify(version: Version, known: Marks = ()) -> Marks:
+def verify(
+    version: Version, known: Marks = (), base_config: Mapping[str, Any] | None = None
+) -> Marks:
     """Check a version's files and return their marks; blocks on the disk.
 
     Where the marks are the `known` ones nothing is read: published files never change.
@@ -128,27 +136,25 @@ def verify(version: Version, known: Marks = ()) -> Marks:
         if marks == known:
             return marks
         expected = version.manifest.files
-        if set(version_files(version.path)) != set(expected):
-            raise ValueError("other files than its manifest lists")
-        for name, file in expected.items():
-            if sha256_file(version.path / name) != file.sha256:
-                raise ValueError(f"{name} is not the file that was published")
+        wrong = differences(version.path, expected)
         if digest(expected) != version.manifest.digest:
-            raise ValueError("its manifest's digest is not that of its files")
-        if findings := check_adapter(version.path).findings:
-            raise ValueError(f"{findings[0].where}: {findings[0].message}")
-        if _marks(version) != marks:
-            raise ValueError("its files change just now")
-        return marks
-    except (AdaptersError, OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        log.error("%s at %s: %s", version.ref, version.path, error)
+            wrong.append("the manifest's digest is not that of its files")
+        if not wrong:
+            report = check_adapter(version.path, base_config)
+            wrong = [f"{finding.where}: {finding.message}" for finding in report.findings]
+        if not wrong and _marks(version) != marks:
+            wrong.append("its files change just now")
+    except OSError as error:
+        wrong = [f"{Path(error.filename or '').name}: {error.strerror}"]
+    except Rejected as error:
+        log.error("%s: %s", version.engine_name, error)  # names paths, which are not for clients
+        wrong = ["lint refuses it"]
+    if wrong:
         raise Unavailable(
-            f"{version.ref} is damaged: {reason}."
-            if not isinstance(error, AdaptersError)
-            else f"{version.ref} is damaged.",
+            f"{version.ref} is damaged: {'; '.join(wrong[:3])}.",
             fix="Restore its files from a copy, or publish it again as a new version.",
-        ) from error
+        )
+    return marks
 
 
 def _marks(version: Version) -> Marks:

@@ -149,10 +149,11 @@ def _unit(content: Mapping[str, Any], scope: Scope) -> str:
 
 def _refuse_prompt_logprobs(content: Mapping[str, Any]) -> None:
     """Refuse what makes vLLM compute logprobs of the prompt: with LoRA on a CPU it dies of it."""
-    asked = [content.get(key) not in (None, False) for key in ("logprobs", "top_logprobs")]
-    if content.get("prompt_logprobs") is not None or (
-        content.get("echo") not in (None, False) and any(asked)
-    ):
+
+    def asks(key: str) -> bool:
+        return content.get(key) is not None and content[key] is not False  # 0 asks, too
+
+    if asks("prompt_logprobs") or (asks("echo") and (asks("logprobs") or asks("top_logprobs"))):
         raise RequestRefused(
             400,
             "Logprobs of the prompt (`prompt_logprobs`, or `echo` with `logprobs`) are not served "

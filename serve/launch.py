@@ -6,7 +6,6 @@ Then one process tree: vLLM's app and engine, the registry's follower beside it,
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -19,6 +18,7 @@ from typing import Any, NoReturn
 
 from adapters import bases
 from adapters.errors import MissingExtra, UsageError
+from adapters.lint import read_base_config
 from adapters.registry import Registry
 from serve.access import Keys
 from serve.admission import Admission
@@ -57,6 +57,8 @@ def run(settings: Settings) -> int:
         AdaptersError: before anything is loaded where possible; the message names the fix.
     """
     _say_plainly()
+    if any(flag.partition("=")[0] == "--model" for flag in settings.vllm_flags):
+        raise UsageError("--model after `--` would name another base.", fix="Use --base.")
     check_port(settings.host, settings.port)
     registry = Registry.open(settings.registry)
     registry.names()  # a registry that cannot be read is refused here and now
@@ -70,27 +72,31 @@ def run(settings: Settings) -> int:
             fix="pip install 'lora-switchyard[cpu]', or [gpu] on a machine with a GPU.",
         ) from error
     signal.signal(signal.SIGTERM, _stop_loading)
-    args = vllm_engine.parse(_flags(settings, found, take(registry), cpu=vllm_engine.on_cpu()))
+    flags, slots = _flags(settings, found, take(registry), cpu=vllm_engine.on_cpu())
+    args = vllm_engine.parse(flags)
+    print(f"Slots: {' '.join(slots.flags())} ({slots.reason})", file=sys.stderr, flush=True)
     base = Base(tuple(args.served_model_name), found.model)
     # Ours, not vLLM's own check: that one leaves paths open and knows one header only.
     keys = Keys([*settings.api_keys, *(key for key in args.api_key or () if key)])
     args.api_key = None
     try:
-        return asyncio.run(_serve(args, registry, base, keys))
+        return asyncio.run(_serve(args, registry, base, keys, read_base_config(found.path)))
     except KeyboardInterrupt:
         return 130
     except SystemExit:
         return 0
 
 
-async def _serve(args: Namespace, registry: Registry, base: Base, keys: Keys) -> int:
+async def _serve(
+    args: Namespace, registry: Registry, base: Base, keys: Keys, config: dict[str, Any]
+) -> int:
     from serve import vllm_engine
 
     sock = vllm_engine.bind(args)
     with Follower(registry) as follower:
         async with vllm_engine.opened(args) as engine:
             await engine.check()
-            admission = Admission(engine)
+            admission = Admission(engine, config)
             gate = partial(
                 Gate,
                 engine=engine,
@@ -121,9 +127,9 @@ async def _forget(admission: Admission, follower: Follower) -> None:
 
 def _flags(
     settings: Settings, found: bases.LocalBase, snapshot: Snapshot, *, cpu: bool
-) -> list[str]:
-    """Return vLLM's flags: our defaults first, so that the person's own win."""
-    config = json.loads((found.path / "config.json").read_bytes())
+) -> tuple[list[str], Slots]:
+    """Return vLLM's flags, our defaults first so that the person's own win, and the slots."""
+    config = read_base_config(found.path)
     flags = [
         f"--model={found.path}",
         f"--host={settings.host}",
@@ -142,10 +148,7 @@ def _flags(
             flags.append("--dtype=float32")
     full = "--dtype=float32" in flags or "float32" in " ".join(settings.vllm_flags)
     slots = _slots(settings, found, config, snapshot, 4 if full else 2)
-    print(f"{' '.join(slots.flags())} ({slots.reason})", file=sys.stderr, flush=True)
-    if any(flag.partition("=")[0] == "--model" for flag in settings.vllm_flags):
-        raise UsageError("--model after `--` names another base.", fix="Use --base.")
-    return [*flags, *slots.flags(), *settings.vllm_flags]
+    return [*flags, *slots.flags(), *settings.vllm_flags], slots
 
 
 def _slots(

@@ -16,9 +16,11 @@ def check_port(host: str, port: int) -> None:
     """Find out, before minutes of loading, whether the server could listen.
 
     Raises:
-        UsageError: the host is no address of this machine.
+        UsageError: no host of that name, or a number that is no port.
         Unavailable: the port is taken, or not allowed.
     """
+    if not 0 <= port < 1 << 16:
+        raise UsageError(f"--port {port} is not a port.", fix="Use 1024 to 65535.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -28,8 +30,6 @@ def check_port(host: str, port: int) -> None:
             probe.bind(address)
     except socket.gaierror as error:
         raise UsageError(f"--host {host}: {error.strerror}.", fix="Use e.g. 127.0.0.1.") from error
-    except OverflowError as error:
-        raise UsageError(f"--port {port} is not a port.", fix="Use 1024 to 65535.") from error
     except OSError as error:
         raise port_error(host, port, error) from error
 

@@ -1,0 +1,125 @@
+"""One suite for every `serve.engine.Engine`.
+
+`EngineContract` is run here against the in-process double. To run it against another one,
+subclass it where that one can be started and override the fixtures `engine` and `versions`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import httpx
+import pytest
+
+from adapters.errors import Unavailable
+from adapters.registry import Registry
+from adapters.types import Version
+from serve.echo_engine import EchoEngine
+from serve.engine import Engine
+from tests.conftest import BASE, RANK, MakeAdapter
+
+
+async def chat(engine: Engine, model: str) -> httpx.Response:
+    transport = httpx.ASGITransport(engine.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        content = {
+            "model": model,
+            "messages": [{"role": "user", "content": "hi"}],
+            "max_tokens": 1,
+        }
+        return await client.post("/v1/chat/completions", json=content)
+
+
+class EngineContract:
+    """What the server relies on. Each test leaves the engine as it found it."""
+
+    base_name = BASE.id
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def versions(self) -> list[Version]:
+        """Two versions that the engine can load."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def run(self) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+        """Run on the loop the engine lives on."""
+        return asyncio.run
+
+    def test_it_is_healthy_and_serves_its_base(self, engine: Engine, run: Any) -> None:
+        run(engine.check())
+        reply = run(chat(engine, self.base_name))
+        assert reply.status_code == 200
+        assert reply.json()["model"] == self.base_name
+
+    def test_a_version_answers_from_loading_to_removal(
+        self, engine: Engine, versions: list[Version], run: Any
+    ) -> None:
+        name = versions[0].engine_name
+        before = set(engine.loaded())
+        assert run(chat(engine, name)).status_code == 404
+        run(engine.load(versions[0]))
+        assert set(engine.loaded()) == before | {name}
+        reply = run(chat(engine, name))
+        assert (reply.status_code, reply.json()["model"]) == (200, name)
+        run(engine.remove(name))
+        assert set(engine.loaded()) == before
+        assert run(chat(engine, name)).status_code == 404
+
+    def test_loading_at_once_and_again_changes_nothing(
+        self, engine: Engine, versions: list[Version], run: Any
+    ) -> None:
+        async def at_once() -> None:
+            await asyncio.gather(*(engine.load(v) for v in versions * 3))
+
+        run(at_once())
+        run(engine.load(versions[0]))
+        assert {v.engine_name for v in versions} <= set(engine.loaded())
+        for version in versions:
+            assert run(chat(engine, version.engine_name)).status_code == 200
+            run(engine.remove(version.engine_name))
+
+    def test_a_removed_version_can_come_back(
+        self, engine: Engine, versions: list[Version], run: Any
+    ) -> None:
+        name = versions[0].engine_name
+        for _ in range(2):
+            run(engine.load(versions[0]))
+            assert run(chat(engine, name)).status_code == 200
+            run(engine.remove(name))
+
+    def test_removing_what_is_not_there_changes_nothing(self, engine: Engine, run: Any) -> None:
+        before = set(engine.loaded())
+        run(engine.remove("nobody@v1+000000000000"))
+        assert set(engine.loaded()) == before
+
+    def test_it_says_the_largest_rank_it_takes(
+        self, engine: Engine, versions: list[Version]
+    ) -> None:
+        assert engine.max_lora_rank >= max(int(v.manifest.peft["r"]) for v in versions)
+
+
+class TestEchoEngine(EngineContract):
+    @pytest.fixture
+    def engine(self) -> EchoEngine:
+        return EchoEngine(BASE.id, max_lora_rank=RANK)
+
+    @pytest.fixture
+    def versions(self, tmp_path: Any, make_adapter: MakeAdapter) -> list[Version]:
+        registry = Registry.open(tmp_path)
+        return [registry.publish(name, make_adapter(seed=1), base=BASE) for name in ("a", "b")]
+
+    def test_in_trouble_it_is_not_healthy_and_loads_nothing(
+        self, engine: EchoEngine, versions: list[Version], run: Any
+    ) -> None:
+        engine.trouble = "out of memory"
+        with pytest.raises(Unavailable, match="memory"):
+            run(engine.check())
+        with pytest.raises(Unavailable):
+            run(engine.load(versions[0]))
+        assert engine.loaded() == frozenset()

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adapters.registry import Registry
+from adapters.types import Arm, Version
+from serve.follower import Follower
+from serve.snapshot import EMPTY, take
+from tests.serve.conftest import Publish
+
+
+def until(true: Callable[[], bool], timeout_s: float = 5) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, "not followed in time"
+        time.sleep(0.01)
+
+
+def test_a_registry_that_does_not_exist_yet_is_empty(tmp_path: Path) -> None:
+    assert take(Registry.open(tmp_path / "nowhere")) == EMPTY
+
+
+def test_it_holds_versions_aliases_and_the_running_experiment(
+    registry: Registry, support: tuple[Version, Version]
+) -> None:
+    phase = registry.start_experiment("support", [Arm("v1", 1, 1), Arm("v2", 2, 1)])
+    adapter = take(registry).adapters["support"]
+    assert dict(adapter.versions) == {1: support[0], 2: support[1]}
+    assert dict(adapter.aliases) == {"production": 1}
+    assert (adapter.phase, adapter.latest) == (phase, 2)
+
+
+def test_an_adapter_that_cannot_be_read_stands_as_before_and_harms_no_other(
+    registry: Registry, support: tuple[Version, Version], publish: Publish
+) -> None:
+    before = take(registry)
+    journal = support[0].path.parent / "aliases" / "production.jsonl"
+    journal.write_bytes(b"{ not json }\n")
+    publish("another")
+    after = take(Registry.open(registry.location), before)
+    assert after.adapters["support"] == before.adapters["support"]
+    assert "another" in after.adapters
+    assert "production.jsonl" in after.troubles[0]
+
+
+def test_a_registry_that_cannot_be_read_keeps_the_last_snapshot(
+    registry: Registry, support: tuple[Version, Version]
+) -> None:
+    before = take(registry)
+    home = Path(registry.location) / "adapters"
+    home.rename(home.with_name("away"))
+    home.write_text("a file where the folder was")
+    after = take(registry, before)
+    assert after.adapters == before.adapters
+    assert len(after.troubles) == 1
+
+
+def test_the_follower_sees_what_changes(registry: Registry, publish: Publish) -> None:
+    with Follower(registry, interval_s=0.01) as follower:
+        assert follower.current == EMPTY
+        version = publish("support")
+        until(lambda: "support" in follower.current.adapters)
+        first = follower.current
+        registry.promote(version.ref)
+        until(lambda: follower.current.adapters["support"].aliases == {"production": 1})
+        assert first.adapters["support"].aliases == {}, "a snapshot never changes"
+
+
+def test_by_default_it_follows_well_within_a_second(registry: Registry, publish: Publish) -> None:
+    with Follower(registry) as follower:
+        publish("support")
+        until(lambda: "support" in follower.current.adapters, timeout_s=0.9)
+
+
+def test_trouble_is_logged_once_and_its_end_once(
+    registry: Registry, support: tuple[Version, Version], caplog: pytest.LogCaptureFixture
+) -> None:
+    home = Path(registry.location) / "adapters"
+    with caplog.at_level(logging.WARNING), Follower(registry, interval_s=0.01) as follower:
+        home.rename(home.with_name("away"))
+        home.write_text("a file where the folder was")
+        until(lambda: bool(follower.current.troubles))
+        time.sleep(0.2)
+        assert len(caplog.records) == 1
+        assert "support" in follower.current.adapters
+        home.unlink()
+        home.with_name("away").rename(home)
+        until(lambda: not follower.current.troubles)
+    assert len(caplog.records) == 2
+
+
+def test_a_fault_of_ours_does_not_end_the_following(
+    registry: Registry, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Follower(registry, interval_s=0.01) as follower:
+        with monkeypatch.context() as patch:
+            patch.setattr(Registry, "names", lambda self: 1 / 0)
+            time.sleep(0.1)
+        publish("support")
+        until(lambda: "support" in follower.current.adapters)
+
+
+def test_a_deleted_adapter_goes(registry: Registry, support: tuple[Version, Version]) -> None:
+    with Follower(registry, interval_s=0.01) as follower:
+        home = support[0].path.parent
+        for version in support:
+            version.path.chmod(0o755)
+        shutil.rmtree(home)
+        until(lambda: not follower.current.adapters)
