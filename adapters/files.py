@@ -45,7 +45,12 @@ def version_files(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise InvalidAdapter(f"{folder} is not a folder.", fix="Name a PEFT adapter folder.")
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.name != MANIFEST_FILE)
+    try:
+        names = sorted(name for name in os.listdir(folder) if name != MANIFEST_FILE)
+    except OSError as error:
+        raise InvalidAdapter(
+            f"{folder} cannot be read: {error.strerror}.", fix="Check the folder and its rights."
+        ) from error
     for name in names:
         if not stat.S_ISREG((folder / name).lstat().st_mode):
             raise InvalidAdapter(

@@ -197,7 +197,7 @@ class Registry:
             Rejected: `base_path` holds no readable config.json.
             UsageError: metrics, recipe and the like that JSON cannot hold (NaN, a path …).
             RegistryUnavailable: the registry cannot be written.
-            Whatever is raised, nothing was published.
+            Then nothing was published, or all of it and only its line in the log is missing.
         """
         check_name(name)
         paths = version_files(folder)

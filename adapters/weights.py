@@ -45,7 +45,11 @@ def read_header(path: Path) -> dict[str, Tensor]:
             with safe_open(path, framework="numpy"):
                 pass  # the reference parser checks offsets, holes and the file's length
             header: dict[str, Any] = json.loads(stream.read(length))
-    except (ValueError, struct.error, SafetensorError, OSError, RecursionError) as error:
+    except OSError as error:
+        raise InvalidAdapter(
+            f"{path} cannot be read: {error.strerror}.", fix="Check the file and its rights."
+        ) from error
+    except (ValueError, struct.error, SafetensorError, RecursionError) as error:
         raise InvalidAdapter(
             f"{path} is not a whole safetensors file: {error}.", fix="Write or copy it again."
         ) from error

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from adapters.errors import AdaptersError, InvalidAdapter, Rejected
 from adapters.lint import check_adapter, read_base_config
 from adapters.registry import Registry
+from adapters.weights import read_header
 from tests.conftest import BASE, LLAMA, RANK, MakeAdapter, key, lora_tensors
 
 pytestmark = pytest.mark.timeout(60)  # a pipe in the folder must not hang anything
@@ -319,6 +320,11 @@ def test_no_folder(registry: Registry, tmp_path: Path) -> None:
     assert "is not a folder" in refusal(registry, tmp_path / "none")
     (tmp_path / "file").touch()
     assert "is not a folder" in refusal(registry, tmp_path / "file")
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_broken(tmp_path: Path) -> None:
+    with pytest.raises(InvalidAdapter, match=r"none cannot be read: No such file or directory\."):
+        read_header(tmp_path / "none")
 
 
 def test_a_pickle_is_not_even_opened(registry: Registry, adapter_folder: Path) -> None:
