@@ -6,7 +6,6 @@ Sources: QLoRA (arXiv 2305.14314), LoRA (arXiv 2106.09685). Does not read datase
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,8 @@ from adapters.errors import UsageError
 from train.recipe import ALL_LINEAR, Recipe
 from train.tokens import Example
 
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses an optional kernel, aloud
-
-Progress = Callable[[int, int, float | None], None]
-"""Called with the step, all steps, and the training loss where there is a new one."""
+Progress = Callable[[int, int, float], None]
+"""Called after each step with its number, the number of all steps, and the training loss."""
 
 
 def train(

@@ -7,8 +7,11 @@ run that fails, or is interrupted, leaves nothing behind.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -89,23 +92,32 @@ def _train(
     held_out: list[Any],
     folder: Path,
 ) -> dict[str, float]:
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses optional kernels, aloud
     for package in _PACKAGES:
         _import(package)
-    from tqdm import tqdm
-
     from train import qlora
 
-    with tqdm(unit="step", desc="training", file=sys.stderr, disable=None, leave=False) as bar:
-
-        def progress(step: int, steps: int, loss: float | None) -> None:
-            bar.total = steps
-            bar.update(step - bar.n)
-            if loss is not None:
-                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-
+    with _progress() as progress:
         return qlora.train(
             recipe, base.path, tokenizer, examples, held_out, out=folder, progress=progress
         )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, float], None]]:
+    """Show the steps on stderr: a bar on a terminal, ten lines elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(unit="step", desc="training", file=sys.stderr, disable=None, leave=False) as bar:
+
+        def show(step: int, steps: int, loss: float) -> None:
+            bar.total = steps
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update(step - bar.n)
+            if bar.disable and step * 10 // steps > (step - 1) * 10 // steps:
+                _say(f"step {step} of {steps}, loss {loss:.3f}")
+
+        yield show
 
 
 def _publish(
@@ -117,6 +129,8 @@ def _publish(
     registry: Registry,
 ) -> Version:
     config = json.loads((folder / CONFIG_FILE).read_text())
+    if isinstance(config["target_modules"], list):  # PEFT keeps a set, in no fixed order
+        config["target_modules"].sort()
     config["base_model_name_or_path"] = base.id  # not this machine's path to it
     config["revision"] = None if base.revision.startswith("sha256:") else base.revision
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -66,6 +66,8 @@ def test_the_same_seed_gives_the_same_adapter_bit_for_bit(dataset: Path, tmp_pat
     registry = Registry.open(tmp_path)
     same = [run(Job(dataset, "tiny", "support", Recipe(**BRIEF)), registry) for _ in range(2)]
     other = run(Job(dataset, "tiny", "support", Recipe(**BRIEF, seed=1)), registry)
+    digests = [version.manifest.digest for version in (*same, other)]
+    assert digests[0] == digests[1]
     weights = [(version.path / WEIGHTS_FILE).read_bytes() for version in (*same, other)]
     assert weights[0] == weights[1] != weights[2]
 
