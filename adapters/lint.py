@@ -222,7 +222,10 @@ def _check_tensors(
         found = _KEY.fullmatch(key)
         if not found:
             yield Finding(
-                "key", key, "not a LoRA tensor's name; vLLM would drop it", "Save with PEFT."
+                "key",
+                key,
+                "not a LoRA tensor's name; vLLM would drop it",
+                "Save with PEFT and save_embedding_layers=False.",
             )
         elif tensor.dtype not in ("F32", "F16", "BF16"):
             yield Finding("type", key, f"{tensor.dtype} is not served", "Save as float.")

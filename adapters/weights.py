@@ -49,7 +49,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
         raise InvalidAdapter(
             f"{path} cannot be read: {error.strerror}.", fix="Check the file and its rights."
         ) from error
-    except (ValueError, struct.error, SafetensorError, RecursionError) as error:
+    except (ValueError, struct.error, SafetensorError) as error:
         raise InvalidAdapter(
             f"{path} is not a whole safetensors file: {error}.", fix="Write or copy it again."
         ) from error

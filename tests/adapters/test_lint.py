@@ -236,6 +236,18 @@ def nested(content: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header
 
 
+def padded(content: bytes) -> bytes:
+    """Spaces are allowed after a header, but not without end."""
+    (length,) = struct.unpack("<Q", content[:8])
+    more = 17 << 20
+    return (
+        struct.pack("<Q", length + more)
+        + content[8 : 8 + length]
+        + b" " * more
+        + (content[8 + length :])
+    )
+
+
 def overlap(header: dict[str, Any]) -> None:
     header[A]["data_offsets"] = header[B]["data_offsets"]
 
@@ -251,6 +263,7 @@ SPOILT: Mapping[str, Callable[[bytes], bytes]] = {
     "header of 2^64-1 bytes": header_of(2**64 - 1),
     "header of 90 MB": header_of(90 << 20),
     "no header": header_of(0),
+    "header padded to 17 MB": padded,
     "nested header": nested,
     "overlap": rewritten(overlap),
     "hole": rewritten(lambda header: header.pop(A)),

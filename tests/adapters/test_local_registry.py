@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -64,6 +65,7 @@ def test_the_digest_is_what_coreutils_say(registry: Registry, home: Path) -> Non
     assert said.stdout.split()[0] == registry.resolve("support").manifest.digest
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
 def test_peft_loads_a_published_folder_as_it_is(home: Path, make_adapter: MakeAdapter) -> None:
     import torch
     from peft import PeftModel
@@ -96,7 +98,7 @@ def test_what_a_killed_publication_left_is_swept_once_it_is_old(
 
 def test_strangers_in_the_folder_are_passed_over(registry: Registry, home: Path) -> None:
     (home.parent / "README.txt").write_text("ours")
-    (home.parent / "Notes").mkdir()
+    shutil.copytree(home, home.parent / "Support (copy)")
     (home.parent / "empty").mkdir()
     (home / "v2").mkdir()
     (home / "v03").mkdir()

@@ -311,20 +311,32 @@ PROMOTER = """
 import sys
 from adapters.registry import Registry
 registry = Registry.open(sys.argv[1])
-for turn in range(10):
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(12):
     registry.promote(f"support@v{turn % 3 + 1}", reason=f"{sys.argv[2]} {turn}")
 """
 
 
 def test_promotions_from_many_processes_lose_no_line(support: Registry) -> None:
     processes = [
-        subprocess.Popen([sys.executable, "-c", PROMOTER, support.location, str(writer)])
+        subprocess.Popen(
+            [sys.executable, "-c", PROMOTER, support.location, str(writer)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         for writer in range(4)
     ]
+    for process in processes:
+        assert process.stdout
+        process.stdout.readline()
+    for process in processes:  # all at once
+        assert process.stdin
+        process.stdin.close()
     assert [process.wait() for process in processes] == [0] * 4
     moves = support.history("support")
     assert sorted(move.reason for move in moves) == sorted(
-        f"{writer} {turn}" for writer in range(4) for turn in range(10)
+        f"{writer} {turn}" for writer in range(4) for turn in range(12)
     )
     pointed = None
     for move in moves:  # each move says truly what stood there before

@@ -74,7 +74,7 @@ def publish(backend: RegistryBackend, folder: Path, name: str = NAME) -> int:
 
 
 def race(kind: str, place: str, folder: str, writers: str, rounds: str) -> dict[str, list[int]]:
-    """Let several processes publish and append, all at once."""
+    """Let several processes publish, and then append, all at once."""
     fork = multiprocessing.get_context("fork")
     start = fork.Barrier(int(writers))
     told = fork.SimpleQueue()
@@ -82,10 +82,11 @@ def race(kind: str, place: str, folder: str, writers: str, rounds: str) -> dict[
     def write(writer: int) -> None:
         backend = KINDS[kind].open(Path(place))
         start.wait()
-        for turn in range(int(rounds)):
-            number = publish(backend, Path(folder))
-            backend.append(NAME, JOURNAL, {"writer": writer, "turn": turn, "number": number})
-            told.put(number)
+        for _ in range(int(rounds)):
+            told.put(publish(backend, Path(folder)))
+        start.wait()
+        for turn in range(10 * int(rounds)):
+            backend.append(NAME, JOURNAL, {"writer": writer, "turn": turn})
 
     processes = [fork.Process(target=write, args=(n,)) for n in range(int(writers))]
     for process in processes:

@@ -139,7 +139,7 @@ def test_a_publication_that_fails_leaves_nothing(
     assert publish(backend, adapter_folder) == 1
 
 
-def test_many_processes_publish_one_name(
+def test_many_processes_write_at_once(
     backend: RegistryBackend, kind: str, place: Path, adapter_folder: Path
 ) -> None:
     writers, rounds = 8, 4
@@ -155,10 +155,10 @@ def test_many_processes_publish_one_name(
     assert sorted(numbers) == list(range(1, writers * rounds + 1))
     assert backend.numbers(NAME) == sorted(numbers)
     lines = backend.read(NAME, JOURNAL)
-    assert sorted(line["number"] for line in lines) == sorted(numbers), "no line is lost"
+    assert len(lines) == writers * 10 * rounds
     for writer in range(writers):
         turns = [line["turn"] for line in lines if line["writer"] == writer]
-        assert turns == list(range(rounds)), "each writer's lines are in its order"
+        assert turns == list(range(10 * rounds)), "no line is lost, each writer's are in order"
 
 
 def test_many_threads_publish_one_name(backend: RegistryBackend, adapter_folder: Path) -> None:
