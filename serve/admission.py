@@ -22,6 +22,7 @@ from adapters.files import differences, digest
 from adapters.lint import check_adapter
 from adapters.types import Version
 from serve.engine import Engine
+from serve.slots import rank_class
 
 _WATCH_S = 1.0
 """How old the last look at a version's files may be."""
@@ -117,7 +118,7 @@ class Admission:
             raise Rejected(
                 f"{version.ref} has rank {rank}, this server was started for at most "
                 f"{self._engine.max_lora_rank}.",
-                fix="Restart it: it sizes itself from the registry, or pass -- --max-lora-rank.",
+                fix=f"Restart it with: -- --max-lora-rank={rank_class(rank)}",
             )
 
 

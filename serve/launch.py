@@ -56,6 +56,7 @@ def run(settings: Settings) -> int:
     Raises:
         AdaptersError: before anything is loaded where possible; the message names the fix.
     """
+    signal.signal(signal.SIGTERM, _stop_loading)
     _say_plainly()
     if any(flag.partition("=")[0] == "--model" for flag in settings.vllm_flags):
         raise UsageError("--model after `--` would name another base.", fix="Use --base.")
@@ -71,7 +72,6 @@ def run(settings: Settings) -> int:
             f"vLLM cannot be imported: {error}.",
             fix="pip install 'lora-switchyard[cpu]', or [gpu] on a machine with a GPU.",
         ) from error
-    signal.signal(signal.SIGTERM, _stop_loading)
     flags, slots = _flags(settings, found, take(registry), cpu=vllm_engine.on_cpu())
     args = vllm_engine.parse(flags)
     print(f"Slots: {' '.join(slots.flags())} ({slots.reason})", file=sys.stderr, flush=True)

@@ -105,7 +105,7 @@ def size(
     largest = max(ranks, default=0)
     roomy = _FEWEST_SLOTS * slot_bytes(config, _ROOMY_RANK, element_bytes) <= budget
     floor = _ROOMY_RANK if roomy else _PLAIN_RANK
-    rank = given.max_lora_rank or _rank_class(max(largest, floor))
+    rank = given.max_lora_rank or rank_class(max(largest, floor))
     each = max(1, slot_bytes(config, rank, element_bytes))
     wanted = min(max(len(ranks) + _SPARE_SLOTS, _FEWEST_SLOTS), _MOST_SLOTS)
     loras = given.max_loras or max(1, min(wanted, budget // each))
@@ -121,5 +121,6 @@ def size(
     )
 
 
-def _rank_class(rank: int) -> int:
+def rank_class(rank: int) -> int:
+    """Return the least of vLLM's values for `max_lora_rank` that holds a rank."""
     return next((known for known in RANK_CLASSES if known >= rank), RANK_CLASSES[-1])

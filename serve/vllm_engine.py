@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import signal
 import socket
 from argparse import Namespace
@@ -35,8 +36,11 @@ from adapters.errors import AdaptersError, Unavailable, UsageError, nearest
 from adapters.types import Version
 from serve.asgi import ASGIApp
 from serve.machine import port_error
+from serve.processes import adopt_orphans, end_children
 
 _PLUGIN = "switchyard"
+_PROCESS_NAMES = "VLLM::"
+_END_PATIENCE_S = 10
 _NOT_OURS_TO_SERVE = ("headless", "grpc", "tokens_only", "model_tag", "lora_modules")
 
 log = logging.getLogger(__name__)
@@ -60,8 +64,24 @@ def register() -> None:
 
     vLLM calls this in each of its processes, through the entry point `vllm.general_plugins`.
     """
+    _leave_signals_to_the_server()
     if _PLUGIN not in LoRAResolverRegistry.get_supported_resolvers():
         LoRAResolverRegistry.register_resolver(_PLUGIN, _RESOLVER)
+
+
+def _leave_signals_to_the_server() -> None:
+    """Keep a signal that a terminal or a supervisor sends to all processes from ending streams.
+
+    vLLM's workers would exit at once, under the requests that the server still lets finish. The
+    engine's process must go on hearing SIGTERM, which is how the server ends it; it ends its
+    workers through a pipe and, should that not do, by SIGKILL.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return  # the server itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if parent.name != "MainProcess":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def on_cpu() -> bool:
@@ -128,7 +148,12 @@ async def opened(args: Namespace) -> AsyncIterator[VllmEngine]:
         AdaptersError: the engine did not come up; its log says why.
     """
     cli_env_setup()
+    adopt_orphans()
     async with AsyncExitStack() as stack:
+        # Runs last: a signal to all processes ends the engine's process before its workers.
+        stack.push_async_callback(
+            asyncio.to_thread, end_children, _PROCESS_NAMES, patience_s=_END_PATIENCE_S
+        )
         try:
             client = await stack.enter_async_context(build_async_engine_client(args))
             tasks = await client.get_supported_tasks()
