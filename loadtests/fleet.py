@@ -33,7 +33,7 @@ def publish(
         torch.manual_seed(seed)
         for key, parameter in model.named_parameters():
             if "lora_" in key:
-                torch.nn.init.normal_(parameter.data, std=0.05)
+                torch.nn.init.normal_(parameter.data, std=0.1)
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
             (Path(folder) / "README.md").unlink(missing_ok=True)  # PEFT's names local paths

@@ -14,9 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from adapters.cli.render import table
 from adapters.demo.server import served
 from adapters.registry import Registry
+from adapters.render import table
 from loadtests import fleet
 
 SCENARIOS = ("Steady", "HotSwap")

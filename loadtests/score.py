@@ -16,8 +16,8 @@ from pathlib import Path
 from openai import AsyncOpenAI
 from tqdm import tqdm
 
-from adapters.cli.render import table
 from adapters.demo.score import Question, Score, ask_all, score, wilson
+from adapters.render import table
 from train.rows import read_rows
 
 
@@ -47,7 +47,9 @@ async def _scores(
     url: str, models: list[str], questions: list[Question], concurrency: int
 ) -> list[Score]:
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-        with tqdm(total=len(models) * len(questions), unit="request", leave=False) as bar:
+        with tqdm(
+            total=len(models) * len(questions), unit="request", leave=False, disable=None
+        ) as bar:
             answers = await ask_all(
                 client, models, questions, concurrency=concurrency, answered=bar.update
             )

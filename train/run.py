@@ -22,7 +22,7 @@ from adapters.errors import MissingExtra, Rejected
 from adapters.files import CONFIG_FILE, sha256_file
 from adapters.lint import RANK_CLASSES
 from adapters.registry import Registry
-from adapters.types import BaseModel, Version, check_name
+from adapters.types import Version, check_name
 from train.recipe import Recipe
 from train.rows import read_rows
 
@@ -81,7 +81,7 @@ def run(job: Job, registry: Registry) -> Version:
     with tempfile.TemporaryDirectory(prefix="adapters-train-") as scratch:
         folder = Path(scratch)
         metrics = _train(recipe, base, tokenizer, examples, held_out, folder)
-        return _publish(job, base.model, dataset, metrics, folder, registry)
+        return _publish(job, base, dataset, metrics, folder, registry)
 
 
 def _train(
@@ -122,7 +122,7 @@ def _progress() -> Iterator[Callable[[int, int, float], None]]:
 
 def _publish(
     job: Job,
-    base: BaseModel,
+    base: bases.LocalBase,
     dataset: dict[str, Any],
     metrics: dict[str, float],
     folder: Path,
@@ -131,19 +131,20 @@ def _publish(
     config = json.loads((folder / CONFIG_FILE).read_text())
     if isinstance(config["target_modules"], list):  # PEFT keeps a set, in no fixed order
         config["target_modules"].sort()
-    config["base_model_name_or_path"] = base.id  # not this machine's path to it
-    config["revision"] = None if base.revision.startswith("sha256:") else base.revision
+    config["base_model_name_or_path"] = base.model.id  # not this machine's path to it
+    config["revision"] = None if base.model.revision.startswith("sha256:") else base.model.revision
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     recipe = asdict(job.recipe)
     rank_class = min(c for c in RANK_CLASSES if c >= job.recipe.r)
     from train.card import card
 
-    text = card(job.name, base, recipe, dataset, metrics, rank_class)
+    text = card(job.name, base.model, recipe, dataset, metrics, rank_class)
     (folder / "README.md").write_text(text, encoding="utf-8")
     return registry.publish(
         job.name,
         folder,
-        base=base,
+        base=base.model,
+        base_path=base.path,
         recipe=recipe,
         dataset=dataset,
         metrics=metrics,

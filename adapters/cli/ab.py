@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from adapters.cli.registry import JsonOption, ReasonOption, RegistryOption
-from adapters.cli.render import emit_json, table
 from adapters.errors import UsageError
 from adapters.registry import Registry
+from adapters.render import emit_json, table
 from adapters.types import BASE_ARM, Arm, Phase, Ref
 
 app = typer.Typer(

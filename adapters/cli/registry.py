@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from adapters.cli.render import emit_json, table
 from adapters.registry import Registry
+from adapters.render import emit_json, table
 from adapters.types import PRODUCTION, Ref, Version, parse_number
 
 RegistryOption = Annotated[

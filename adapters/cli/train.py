@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from adapters.cli.registry import JsonOption, RegistryOption
-from adapters.cli.render import emit_json
 from adapters.registry import Registry
+from adapters.render import emit_json
 
 
 def train(

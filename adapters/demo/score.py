@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, quantiles
+from statistics import NormalDist, median, quantiles
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Score:
     ttft_p50_ms: float
     ttft_p95_ms: float
     tokens_per_s: float
+    """Of the median stream."""
 
 
 async def ask(client: AsyncOpenAI, model: str, question: Question, user: str) -> Answer:
@@ -142,7 +143,7 @@ def score(model: str, answers: Sequence[Answer]) -> Score:
         valid_json=sum(answer.valid_json for answer in answers) / len(answers),
         ttft_p50_ms=percentiles[9],
         ttft_p95_ms=percentiles[18],
-        tokens_per_s=sum(speeds) / len(speeds) if speeds else math.nan,
+        tokens_per_s=median(speeds) if speeds else math.nan,
     )
 
 

@@ -27,7 +27,7 @@ from adapters.types import Arm, Version
 NAME = "support"
 
 # What the two versions are trained with: the first briefly, the second until it knows the task.
-_BRIEF = {TINY: ("--max-steps", "40"), "": ("--max-steps", "8")}
+_BRIEF = {TINY: ("--max-steps", "60"), "": ("--max-steps", "8")}
 _FULL = {TINY: ("--num-train-epochs", "3"), "": ("--num-train-epochs", "1")}
 _RECIPE = {
     TINY: (
@@ -117,7 +117,9 @@ async def _compare(stage: Stage, url: str, brief: Version, full: Version) -> dic
     try:
         await asyncio.sleep(1)  # servers follow the registry within a second
         async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-            with tqdm(total=len(models) * len(stage.test), unit="request", leave=False) as bar:
+            with tqdm(
+                total=len(models) * len(stage.test), unit="request", leave=False, disable=None
+            ) as bar:
                 answers = await ask_all(client, models, stage.test, answered=lambda: _tick(bar))
     finally:
         stage.registry.stop_experiment(NAME, reason="adapters demo is done")
@@ -170,7 +172,7 @@ def _epilogue(stage: Stage, best: Version, took_s: float) -> None:
 
 
 def _table(scores: dict[str, Score]) -> str:
-    from adapters.cli.render import table
+    from adapters.render import table
 
     headers = ["model", "requests", "exact match", "95 % interval", "valid JSON",
                "TTFT p50 ms", "p95 ms", "tokens/s"]  # fmt: skip

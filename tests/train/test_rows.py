@@ -100,7 +100,7 @@ def test_bad_input_names_the_place_and_the_fix(
 def test_a_missing_column_names_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("text,category\na,b\n")
-    with pytest.raises(InvalidDataset, match="text, category.*Did you mean category"):
+    with pytest.raises(InvalidDataset, match=r"text, category.*Did you mean category"):
         read_rows(path, prompt_column="text", completion_column="categry")
 
 
