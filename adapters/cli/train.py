@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,6 +55,8 @@ def train(
     Example: adapters train support.jsonl --base tiny --name support --r 32 --num-train-epochs 3
     """
     flags = dict(locals())
+    # Stopped by a supervisor, it cleans up as after Ctrl-C. 143 is what a shell would say.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     from train.recipe import KEYS, read_recipe
     from train.run import Job, run
 

@@ -106,7 +106,12 @@ def test_a_registry_that_cannot_be_written_is_refused_before_training(
         run(Job(dataset, "tiny", "support", Recipe()), Registry.open(tmp_path / "file" / "below"))
 
 
-def test_an_interrupt_leaves_nothing_half_written(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminated"]
+)
+def test_a_run_that_is_stopped_leaves_nothing_half_written(
+    dataset: Path, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
     command = [
         sys.executable, "-P", "-c", "from adapters.cli import main; main()", "train", str(dataset),
         "--base", "tiny", "--name", "support", "--max-steps", "100000",
@@ -122,9 +127,9 @@ def test_an_interrupt_leaves_nothing_half_written(dataset: Path, tmp_path: Path)
         if "train_rows" in line:
             break
     time.sleep(6)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(sent)
     rest = child.communicate(timeout=60)[1]
-    assert child.returncode == 130
+    assert child.returncode == code
     assert "Traceback" not in rest
     assert list(scratch.iterdir()) == []
     assert Registry.open(tmp_path / "registry").names() == []
