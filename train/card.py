@@ -46,14 +46,16 @@ def card(
     metrics: Mapping[str, float],
     rank_class: int,
 ) -> str:
-    """Return the text of README.md."""
+    """Return the text of README.md; no times, so that one seed gives one digest."""
     return _CARD.format(
         name=name,
         base=base.id,
         base_json=json.dumps(base.id),
         revision=base.revision,
         rank=rank_class,
-        metrics="\n".join(f"| {key} | {value:.4g} |" for key, value in metrics.items()),
+        metrics="\n".join(
+            f"| {key} | {value:.4g} |" for key, value in metrics.items() if key[-2:] != "_s"
+        ),
         rows="\n".join(f"| {key} | {dataset[key]} |" for key in dataset if key.endswith("_rows")),
         recipe=json.dumps(recipe, indent=2, ensure_ascii=False),
     )

@@ -1,3 +1,5 @@
+"""`adapters ab start | show | stop`: the experiment they write, and what they refuse."""
+
 from __future__ import annotations
 
 import json

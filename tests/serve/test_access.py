@@ -1,3 +1,5 @@
+"""Only the paths that are meant exist, and a key is asked for on all but three."""
+
 from __future__ import annotations
 
 import pytest

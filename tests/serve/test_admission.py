@@ -1,3 +1,5 @@
+"""A version gets into the engine if its files are those of its manifest, once, and alone."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Who gets which arm: a pure function of unit, salt and weights."""
+
 from __future__ import annotations
 
 import hashlib

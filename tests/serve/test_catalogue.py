@@ -1,3 +1,5 @@
+"""`/v1/models` lists what can be asked for, in OpenAI's shape, without a file path."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""What a request becomes on its way to the engine, and what it may not be."""
+
 from __future__ import annotations
 
 import asyncio

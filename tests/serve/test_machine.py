@@ -1,3 +1,5 @@
+"""Ports, hosts and what a CPU computes natively."""
+
 from __future__ import annotations
 
 import socket

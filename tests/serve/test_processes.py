@@ -1,3 +1,5 @@
+"""Nothing of an engine outlives its server."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""What `model` means, word for word as the registry resolves it."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""How many LoRA slots, and how large, for which registry and base."""
+
 from __future__ import annotations
 
 from typing import Any

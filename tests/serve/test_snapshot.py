@@ -1,3 +1,5 @@
+"""The registry as the server sees it: followed, and kept where it cannot be read."""
+
 from __future__ import annotations
 
 import logging
