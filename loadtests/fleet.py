@@ -6,6 +6,7 @@ answers are those of trained ones, which is what load and identity need.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ def publish(
     registry: Registry, names: Sequence[str], *, base: str = "tiny", r: int = 16
 ) -> list[Version]:
     """Publish a version of each name, every one of its own seed; return them in order."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses optional kernels, aloud
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM

@@ -57,9 +57,11 @@ def _scenario(name: str, url: str, arguments: argparse.Namespace, home: Path) ->
     log = home / f"{name}.log"
     with log.open("wb") as output:
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
-    if done.returncode not in (0, 1):  # 1: there were failed requests, the table says how many
+    results = home / f"{name}_stats.csv"
+    # 1 may mean failed requests only: the table says how many
+    if done.returncode not in (0, 1) or not results.exists():
         raise SystemExit(f"locust ended with {done.returncode}:\n{log.read_text()[-2000:]}")
-    with (home / f"{name}_stats.csv").open() as stream:
+    with results.open() as stream:
         stats = {row["Type"]: row for row in csv.DictReader(stream)}
     answers = stats["answer"]
     count = int(answers["Request Count"])
