@@ -17,8 +17,8 @@ RUN python -m build --wheel --no-isolation --outdir /dist
 FROM vllm/vllm-openai:v0.32.0
 COPY --from=wheel /dist/*.whl /tmp/
 # What the image has stays as it is: pip may add packages, not replace these.
-RUN pip freeze | grep -iE '^(torch|vllm|transformers|fastapi|numpy)==' > /tmp/keep.txt \
-    && pip install --no-cache-dir -c /tmp/keep.txt "$(ls /tmp/lora_switchyard-*.whl)[gpu]" \
+RUN python3 -m pip freeze | grep -iE '^(torch|vllm|transformers|fastapi|numpy)==' > /tmp/keep.txt \
+    && python3 -m pip install --no-cache-dir -c /tmp/keep.txt "$(ls /tmp/lora_switchyard-*.whl)[gpu]" \
     && rm /tmp/*.whl /tmp/keep.txt
 RUN useradd --uid 10001 --create-home switchyard \
     && mkdir -p /data && chown switchyard:switchyard /data

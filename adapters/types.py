@@ -134,6 +134,11 @@ class BaseModel:
     tokenizer_sha256: str
     chat_template_sha256: str
 
+    @property
+    def name(self) -> str:
+        """What requests and answers call it: the Hub id, or a local folder's last part."""
+        return Path(self.id).name if self.revision.startswith("sha256:") else self.id
+
 
 @dataclass(frozen=True, slots=True)
 class File:

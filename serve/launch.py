@@ -138,7 +138,7 @@ def _flags(
         "--disable-fastapi-docs",
         "--disable-access-log-for-endpoints=/health,/ready,/metrics",
         f"--shutdown-timeout={_DRAIN_S}",
-        f"--served-model-name={settings.base}",
+        f"--served-model-name={found.model.name}",
     ]
     if cpu:
         flags.append("--enforce-eager")

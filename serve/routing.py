@@ -72,9 +72,9 @@ def check_base(version: Version, base: Base) -> None:
     trained = version.manifest.base
     if trained.revision != base.model.revision:
         raise BaseMismatch(
-            f"{version.ref} was trained on {trained.id} at {trained.revision[:19]}; this server "
-            f"serves {base.model.id} at {base.model.revision[:19]}.",
-            fix=f"Serve it with: adapters serve --base {trained.id}",
+            f"{version.ref} was trained on {trained.name} at {trained.revision[:19]}; this server "
+            f"serves {base.model.name} at {base.model.revision[:19]}.",
+            fix=f"Serve it with: adapters serve --base {trained.name}",
         )
 
 

@@ -73,10 +73,12 @@ def run(home: Path, base: str, *, train_rows: int, test_rows: int) -> None:
         typer.echo(f"  ready after {time.monotonic() - began:.0f} s on {url}")
         scores = asyncio.run(_compare(stage, url, brief, full))
         typer.echo("\n" + _table(scores) + "\n")
-        best = full if scores[full.ref].exact_match > scores[brief.ref].exact_match else brief
-        _say(4, f"Promote the winner, {best.ref}, while requests run")
-        asyncio.run(_switch(stage, url, best, scores))
-    _epilogue(stage, best, time.monotonic() - began)
+        if scores[full.ref].interval[0] > scores[brief.ref].interval[1]:
+            _say(4, f"Promote the winner, {full.ref}, while requests run")
+            asyncio.run(_switch(stage, url, full, scores))
+        else:
+            _say(4, f"No clear winner: the intervals overlap, so {brief.ref} stays in production")
+    _epilogue(stage, time.monotonic() - began)
 
 
 def _prepare(home: Path, base: str, train_rows: int, test_rows: int) -> Stage:
@@ -91,11 +93,18 @@ def _train(stage: Stage, length: Mapping[str, tuple[str, ...]]) -> Version:
     flags = [*_RECIPE.get(stage.base, _RECIPE[""]), *length.get(stage.base, length[""])]
     command = ["train", str(stage.train), "--base", stage.base, "--name", NAME, *flags]
     typer.echo(f"  $ adapters {' '.join(command)}")
-    done = subprocess.run([*ADAPTERS, *command, "--registry", str(stage.home), "--json"],
-                          stdout=subprocess.PIPE, check=False)  # fmt: skip
-    if done.returncode:
-        raise AdaptersError(f"Training failed with exit code {done.returncode}, see above.")
-    version = stage.registry.resolve(json.loads(done.stdout)["engine_name"])
+    process = subprocess.Popen(
+        [*ADAPTERS, *command, "--registry", str(stage.home), "--json"], stdout=subprocess.PIPE
+    )
+    try:
+        printed, _ = process.communicate()
+    except BaseException:  # Ctrl-C: it may clean up, as it would alone
+        process.terminate()
+        process.wait()
+        raise
+    if process.returncode:
+        raise AdaptersError(f"Training failed with exit code {process.returncode}, see above.")
+    version = stage.registry.resolve(json.loads(printed)["engine_name"])
     losses = ", ".join(
         f"{key} {version.manifest.metrics[key]:.3f}"
         for key in ("train_loss", "eval_loss")
@@ -111,7 +120,7 @@ async def _compare(stage: Stage, url: str, brief: Version, full: Version) -> dic
 
     arms = [Arm(f"v{v.number}", v.number, 50) for v in (brief, full)]
     phase = stage.registry.start_experiment(NAME, arms, reason="adapters demo")
-    models = [stage.base, brief.ref, full.ref, NAME]
+    models = [brief.manifest.base.name, brief.ref, full.ref, NAME]
     _say(3, f"{len(stage.test)} held-out messages to each of {', '.join(models)}, mixed; "
             f"{NAME!r} alone is the A/B {phase.experiment}")  # fmt: skip
     try:
@@ -158,10 +167,11 @@ async def _switch(stage: Stage, url: str, best: Version, scores: dict[str, Score
         raise AdaptersError(f"{best.ref} was promoted, but {served_by[-1]} answered last.")
 
 
-def _epilogue(stage: Stage, best: Version, took_s: float) -> None:
+def _epilogue(stage: Stage, took_s: float) -> None:
+    production = stage.registry.resolve(NAME)
     _say(5, f"Done in {took_s:.0f} s. The server is gone, everything else is yours")
     typer.echo(f"""  registry   {stage.home}
-  winner     {best.path}
+  production {production.path}
   server log {stage.home / "server.log"}
 
   export ADAPTERS_HOME={stage.home}

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapters.errors import InvalidName
-from adapters.types import Manifest, Ref, Version, check_alias, check_name, parse_number
+from adapters.types import BaseModel, Manifest, Ref, Version, check_alias, check_name, parse_number
 from tests.conftest import BASE
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
@@ -149,3 +149,17 @@ def test_a_version_number_is_read_as_it_is_written(number: int) -> None:
 def test_not_a_version_number(text: str) -> None:
     with pytest.raises(InvalidName, match=r"Write v1"):
         parse_number(text)
+
+
+@pytest.mark.parametrize(
+    ("id_", "revision", "name"),
+    [
+        ("tiny", "sha256:1a", "tiny"),
+        ("/srv/models/mine", "sha256:1a", "mine"),
+        ("Qwen/Qwen3-0.6B", "c1899de289a04d12100db370d81485cdf75e47ca", "Qwen/Qwen3-0.6B"),
+    ],
+)
+def test_a_base_is_called_by_its_hub_id_or_its_folders_last_part(
+    id_: str, revision: str, name: str
+) -> None:
+    assert BaseModel(id_, revision, "", "", "").name == name
