@@ -73,13 +73,17 @@ def loaded_after(arguments: list[str]) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["nonsense"], ["train", "--help"], ["serve", "--help"]],
+    [["--help"], ["--version"], ["nonsense"], ["serve", "--help"]],
     ids=" ".join,
 )
 def test_asking_for_help_imports_nothing_heavy(arguments: list[str]) -> None:
     loaded = loaded_after(arguments)
     assert "typer" in loaded
     assert loaded & HEAVY == set()
+
+
+def test_the_trainers_help_takes_defaults_from_the_recipe_and_imports_nothing_else_heavy() -> None:
+    assert loaded_after(["train", "--help"]) & HEAVY == {"train"}
 
 
 def test_reading_the_registry_imports_no_deep_learning(tmp_path: Path) -> None:
