@@ -7,9 +7,12 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapters.errors import InvalidAdapter
+
+if TYPE_CHECKING:
+    from numpy import ndarray
 
 _HEADER_LIMIT_BYTES = 16 << 20
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -85,3 +88,21 @@ def scan(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, bool,
             else:
                 values = numpy.frombuffer(raw, dtype=f"<f{_SIZES[tensor.dtype]}")
                 yield name, bool(numpy.isfinite(values).all()), bool(values.any())
+
+
+def values(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, ndarray[Any, Any]]]:
+    """Yield (name, values in float64) of each floating tensor, in the tensor's own shape."""
+    import numpy
+
+    with path.open("rb") as stream:
+        for name, tensor in tensors.items():
+            if tensor.dtype not in _SIZES:
+                continue
+            stream.seek(tensor.start)
+            raw = stream.read(tensor.size_bytes)
+            if tensor.dtype == "BF16":  # the upper half of a float32
+                wide = numpy.frombuffer(raw, dtype="<u2").astype("<u4") << 16
+                found = wide.view("<f4")
+            else:
+                found = numpy.frombuffer(raw, dtype=f"<f{_SIZES[tensor.dtype]}")
+            yield name, found.astype("f8").reshape(tensor.shape)

@@ -46,11 +46,11 @@ def resolve(base: str, *, revision: str | None = None) -> LocalBase:
             raise Rejected(f"{base} is a folder, it has no revision.", fix="Leave out --revision.")
         path = Path(base).expanduser().absolute()
         return LocalBase(_identify(base, path, None), path)
-    path, commit = _from_hub(base, revision)
+    path, commit = from_hub(base, revision)
     return LocalBase(_identify(base, path, commit), path)
 
 
-def _from_hub(base: str, revision: str | None) -> tuple[Path, str]:
+def from_hub(base: str, revision: str | None) -> tuple[Path, str]:
     """Return the snapshot folder of a Hub id and its commit sha."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -71,7 +71,8 @@ def _from_hub(base: str, revision: str | None) -> tuple[Path, str]:
         )
     except HFValidationError as error:
         raise NotFound(
-            f"No base {base!r}.", fix="Name a folder, a Hub id such as Qwen/Qwen3-0.6B, or tiny."
+            f"There is no {base!r}, neither here nor on the Hub.",
+            fix="Name a folder, a Hub id such as Qwen/Qwen3-0.6B, or the base tiny.",
         ) from error
     except GatedRepoError as error:
         raise Unavailable(

@@ -24,6 +24,8 @@ _COMMANDS = {
     "ab": ("adapters.cli.ab:app", "Split live traffic between versions."),
     "list": ("adapters.cli.registry:list_", "List adapters, or the versions of one."),
     "show": ("adapters.cli.registry:show", "Show one version."),
+    "diff": ("adapters.cli.diff:diff", "Show how two versions differ."),
+    "import": ("adapters.cli.importing:import_", "Publish an adapter that was made elsewhere."),
     "promote": ("adapters.cli.registry:promote", "Point an alias at a version."),
     "rollback": ("adapters.cli.registry:rollback", "Point an alias back at what it was."),
     "log": ("adapters.cli.registry:log", "Show what was done to an adapter."),
