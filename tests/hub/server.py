@@ -1,0 +1,327 @@
+"""The Hub double's HTTP: the calls of `huggingface_hub` that a registry makes.
+
+    with Hub() as hub:
+        HfApi(endpoint=hub.endpoint, token=WRITE_TOKEN).create_repo("acme/support")
+
+Reading a private repo and writing need a token, as on the Hub. `hub.faults` brings accidents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.hub.faults import Fault, Faults
+from tests.hub.store import Refused, Repo
+
+ORG = "acme"
+WRITE_TOKEN = "hf_theDoublesOwnWriteTokenNobodyMayEverSee"
+READ_TOKEN = "hf_theDoublesOwnReadTokenNobodyMayEverSee"
+
+
+class Hub:
+    """The server, on a free port of this machine, while the block runs."""
+
+    def __init__(self) -> None:
+        self.repos: dict[str, Repo] = {}
+        self.faults = Faults()
+        self.page_size = 1000
+        self.requests: list[str] = []
+        self.lock = threading.RLock()
+        self.serial = count(time.time_ns())  # no sha twice, also among doubles
+        self._server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("_Bound", (_Call,), {"hub": self})
+        )
+        self._server.daemon_threads = True
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Hub:
+        serve = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        serve.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Call(BaseHTTPRequestHandler):
+    hub: ClassVar[Hub]
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes: else the client waits 40 ms
+
+    def _serve(self) -> None:
+        url = urlsplit(self.path)
+        self.query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        self.raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.extra: dict[str, str] = {}
+        with self.hub.lock:
+            self.hub.requests.append(f"{self.command} {url.path}")
+        fault = self.hub.faults.next_for(self.command, url.path)
+        if fault and fault.kind == "lost request":
+            return self._hang_up()
+        if fault and fault.kind == "status":
+            after = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
+            return self._answer(fault.status, {"error": f"Injected {fault.status}"}, after)
+        try:
+            with self.hub.lock:
+                found = self._dispatch(url.path)
+        except Refused as refused:
+            code = {"X-Error-Code": refused.code} if refused.code else {}
+            return self._answer(refused.status, refused.body, code)
+        if fault and fault.kind == "lost reply":
+            return self._hang_up()
+        return self._answer(200, found, self.extra, fault)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+
+    def _answer(
+        self, status: int, body: object, headers: Mapping[str, str], slow: Fault | None = None
+    ) -> None:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(206 if "Content-Range" in headers else status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        step = len(content) // 5 + 1 if slow else len(content) or 1
+        for start in range(0, len(content), step):
+            time.sleep(slow.pause_s if slow else 0)
+            self.wfile.write(content[start : start + step])
+            self.wfile.flush()
+
+    # -- what is asked for --------------------------------------------------------------------
+
+    def _dispatch(self, path: str) -> object:
+        for pattern, method, act in _ROUTES:
+            if method in (self.command, "ANY") and (found := re.fullmatch(pattern, path)):
+                return act(self, *map(unquote, found.groups()))
+        raise Refused(404, f"The double knows no {self.command} {path}")
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.raw or b"{}")
+
+    def _may(self, write: bool) -> bool:
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        return token in ((WRITE_TOKEN,) if write else (WRITE_TOKEN, READ_TOKEN))
+
+    def _repo(self, repo_id: str, *, write: bool = False) -> Repo:
+        repo = self.hub.repos.get(repo_id)
+        if repo is None or (repo.private and not self._may(write=False)):
+            raise Refused(
+                404 if self._may(write=False) else 401, "Repository not found", "RepoNotFound"
+            )
+        if write:
+            self._check_write()
+        return repo
+
+    def _check_write(self) -> None:
+        if not self._may(write=True):
+            raise Refused(403, "You don't have the rights to do this with this token")
+
+    def _page(self, items: list[Any]) -> list[Any]:
+        start = int(self.query.get("cursor", "0"))
+        end = start + self.hub.page_size
+        if end < len(items):
+            path = urlsplit(self.path).path
+            rest = "&".join(f"{k}={v}" for k, v in {**self.query, "cursor": str(end)}.items())
+            self.extra["Link"] = f'<{self.hub.endpoint}{path}?{rest}>; rel="next"'
+        return items[start:end]
+
+    def whoami(self) -> object:
+        if not self._may(write=False):
+            raise Refused(401, "Invalid username or password.")
+        role = "write" if self._may(write=True) else "read"
+        token = {"type": "access_token", "accessToken": {"displayName": "t", "role": role}}
+        return {"type": "user", "name": "tester", "orgs": [{"name": ORG}], "auth": token}
+
+    def validate_yaml(self) -> object:
+        broken = self.body["content"].startswith("---\n: broken")
+        return {"errors": [{"message": "broken card"}] if broken else [], "warnings": []}
+
+    def create_repo(self) -> object:
+        self._check_write()
+        asked = self.body
+        repo_id = f"{asked.get('organization') or 'tester'}/{asked['name']}"
+        url = f"{self.hub.endpoint}/{repo_id}"
+        if repo_id in self.hub.repos:
+            raise Refused(409, "You already created this model repo", body={"url": url})
+        private = asked.get("visibility") == "private"
+        self.hub.repos[repo_id] = Repo(repo_id, private, self.hub.serial)
+        return {"url": url, "name": repo_id, "id": repo_id}
+
+    def delete_repo(self) -> object:
+        repo_id = f"{self.body.get('organization') or 'tester'}/{self.body['name']}"
+        del self.hub.repos[self._repo(repo_id, write=True).id]
+        return {}
+
+    def models(self) -> object:
+        author = self.query.get("author")
+        seen = [r for r in self.hub.repos.values() if not r.private or self._may(write=False)]
+        mine = [r for r in seen if author is None or r.id.partition("/")[0] == author]
+        listed = [{"_id": r.id, "id": r.id, "modelId": r.id, "private": r.private} for r in mine]
+        return self._page(listed)
+
+    def repo_info(self, repo_id: str, revision: str = "main") -> object:
+        repo = self._repo(repo_id)
+        return {
+            "_id": repo.id,
+            "id": repo.id,
+            "private": repo.private,
+            "sha": repo.at(revision).sha,
+        }
+
+    def refs(self, repo_id: str) -> object:
+        repo = self._repo(repo_id)
+        branches = [_ref("heads", name, sha) for name, sha in repo.branches.items()]
+        tags = [_ref("tags", name, sha) for name, sha in repo.tags.items()]
+        return {"branches": branches, "converts": [], "tags": tags}
+
+    def commits(self, repo_id: str, revision: str) -> object:
+        return self._page(
+            [
+                {"id": c.sha, "authors": [{"user": "tester"}], "date": c.date, "title": c.title,
+                 "message": c.message}
+                for c in self._repo(repo_id).history(revision)
+            ]
+        )  # fmt: skip
+
+    def tree(self, repo_id: str, revision: str) -> object:
+        files = self._repo(repo_id).at(revision).files
+        return self._page([blob.entry(path) for path, blob in sorted(files.items())])
+
+    def paths_info(self, repo_id: str, revision: str) -> object:
+        asked = self.body["paths"] if self.raw[:1] == b"{" else parse_qs(self.raw.decode())["paths"]
+        files = self._repo(repo_id).at(revision).files
+        return [files[path].entry(path) for path in asked if path in files]
+
+    def resolve(self, repo_id: str, revision: str, path: str) -> object:
+        commit = self._repo(repo_id).at(revision)
+        self.extra["X-Repo-Commit"] = commit.sha
+        if path not in commit.files:
+            raise Refused(404, "Entry not found", "EntryNotFound")
+        blob = commit.files[path]
+        self.extra["ETag"] = f'"{blob.sha256 if blob.large else blob.oid}"'
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        if not asked:
+            return blob.content
+        size, start = len(blob.content), int(asked[1])
+        self.extra["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+        return blob.content[start:]
+
+    def preupload(self, repo_id: str, revision: str) -> object:
+        repo = self._repo(repo_id, write=True)
+        held = repo.at(revision).files
+        answers = []
+        for file in self.body["files"]:
+            mode = "lfs" if repo.is_large(file["path"], file["size"]) else "regular"
+            answer = {"path": file["path"], "uploadMode": mode, "shouldIgnore": False}
+            if (blob := held.get(file["path"])) is not None:
+                answer["oid"] = blob.sha256 if blob.large else blob.oid
+            answers.append(answer)
+        return {"files": answers}
+
+    def lfs_batch(self, repo_id: str) -> object:
+        repo = self._repo(repo_id, write=True)
+        answers = []
+        for asked in self.body["objects"]:
+            answer = {"oid": asked["oid"], "size": asked["size"]}
+            if asked["oid"] not in repo.large:
+                there = f"{self.hub.endpoint}/_large/{repo_id}/{asked['oid']}"
+                verify = f"{self.hub.endpoint}/_verify/{repo_id}"
+                answer["actions"] = {"upload": {"href": there}, "verify": {"href": verify}}
+            answers.append(answer)
+        return {"transfer": "basic", "objects": answers}
+
+    def lfs_put(self, repo_id: str, oid: str) -> object:
+        if hashlib.sha256(self.raw).hexdigest() != oid:
+            raise Refused(400, "The content is not what its oid says")
+        self.hub.repos[repo_id].large[oid] = self.raw
+        return {}
+
+    def lfs_verify(self, repo_id: str) -> object:
+        held = self._repo(repo_id, write=True).large.get(self.body["oid"])
+        if held is None or len(held) != self.body["size"]:
+            raise Refused(404, "Not there")
+        return {}
+
+    def commit(self, repo_id: str, branch: str) -> object:
+        repo = self._repo(repo_id, write=True)
+        commit = repo.commit(branch, [json.loads(line) for line in self.raw.splitlines()])
+        return {
+            "commitOid": commit.sha,
+            "commitUrl": f"{self.hub.endpoint}/{repo_id}/commit/{commit.sha}",
+        }
+
+    def create_tag(self, repo_id: str, revision: str) -> object:
+        repo, tag = self._repo(repo_id, write=True), self.body["tag"]
+        if tag in repo.tags:
+            raise Refused(409, f"Tag reference exists already: {tag}")
+        repo.tags[tag] = repo.at(revision).sha
+        return {}
+
+    def create_branch(self, repo_id: str, branch: str) -> object:
+        repo = self._repo(repo_id, write=True)
+        if branch in repo.branches:
+            raise Refused(409, f"Reference already exists: {branch}")
+        repo.branches[branch] = repo.at(self.body.get("startingPoint") or "main").sha
+        return {}
+
+    def delete_tag(self, repo_id: str, tag: str) -> object:
+        if self._repo(repo_id, write=True).tags.pop(tag, None) is None:
+            raise Refused(404, f"No tag {tag}", "RevisionNotFound")
+        return {}
+
+    def delete_branch(self, repo_id: str, branch: str) -> object:
+        repo = self._repo(repo_id, write=True)
+        if branch == "main" or repo.branches.pop(branch, None) is None:
+            raise Refused(403 if branch == "main" else 404, f"Cannot delete {branch}")
+        return {}
+
+
+def _ref(kind: str, name: str, sha: str) -> dict[str, str]:
+    return {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": sha}
+
+
+_ID = "([^/]+/[^/]+)"
+_P = f"/api/models/{_ID}"
+_ROUTES: list[tuple[str, str, Callable[..., object]]] = [
+    ("/api/whoami-v2", "GET", _Call.whoami),
+    ("/api/validate-yaml", "POST", _Call.validate_yaml),
+    ("/api/repos/create", "POST", _Call.create_repo),
+    ("/api/repos/delete", "DELETE", _Call.delete_repo),
+    ("/api/models", "GET", _Call.models),
+    (_P, "GET", _Call.repo_info),
+    (f"{_P}/revision/([^/]+)", "GET", _Call.repo_info),
+    (f"{_P}/refs", "GET", _Call.refs),
+    (f"{_P}/commits/([^/]+)", "GET", _Call.commits),
+    (f"{_P}/tree/([^/]+)/?", "GET", _Call.tree),
+    (f"{_P}/paths-info/([^/]+)", "POST", _Call.paths_info),
+    (f"{_P}/preupload/([^/]+)", "POST", _Call.preupload),
+    (f"{_P}/commit/([^/]+)", "POST", _Call.commit),
+    (f"{_P}/tag/([^/]+)", "POST", _Call.create_tag),
+    (f"{_P}/tag/([^/]+)", "DELETE", _Call.delete_tag),
+    (f"{_P}/branch/([^/]+)", "POST", _Call.create_branch),
+    (f"{_P}/branch/([^/]+)", "DELETE", _Call.delete_branch),
+    (rf"/{_ID}\.git/info/lfs/objects/batch", "POST", _Call.lfs_batch),
+    (f"/_large/{_ID}/([0-9a-f]+)", "PUT", _Call.lfs_put),
+    (f"/_verify/{_ID}", "POST", _Call.lfs_verify),
+    (f"/{_ID}/resolve/([^/]+)/(.+)", "GET", _Call.resolve),
+    (f"/{_ID}/resolve/([^/]+)/(.+)", "HEAD", _Call.resolve),
+]
