@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
@@ -38,6 +38,8 @@ class Job:
     name: str
     recipe: Recipe
     revision: str | None = None
+    tags: Sequence[str] = ()
+    notes: str = ""
 
 
 def run(job: Job, registry: Registry) -> Version:
@@ -149,6 +151,8 @@ def _publish(
         dataset=dataset,
         metrics=metrics,
         code={package: package_version(package) for package in _PACKAGES},
+        tags=job.tags,
+        notes=job.notes,
     )
 
 

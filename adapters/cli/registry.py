@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from adapters.registry import Registry
 from adapters.render import emit_json, table
+from adapters.selection import Condition, order, select
 from adapters.types import PRODUCTION, Ref, Version, parse_number
 
 RegistryOption = Annotated[
@@ -22,20 +24,33 @@ AliasArgument = Annotated[str, typer.Argument(help="The alias to move.")]
 
 def list_(
     name: Annotated[str | None, typer.Argument(help="Show this adapter's versions.")] = None,
+    base: Annotated[str | None, typer.Option(help="Only versions of this base.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only with this tag; repeatable.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Only within a bound, e.g. 'eval_loss<1.2'.")
+    ] = None,
+    sort: Annotated[
+        str, typer.Option(help="name, version, created, r, size or a metric; -KEY turns it.")
+    ] = "name",
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
     """List adapters, or the versions of one.
 
-    Example: adapters list support
+    Example: adapters list support --metric 'eval_loss<1.2' --sort eval_loss
     """
     opened = Registry.open(registry)
-    names = [name] if name else opened.names()
-    rows = [_row(opened, version) for each in names for version in opened.versions(each)]
+    conditions = [Condition.parse(text) for text in metric or ()]
+    every = [v for each in ([name] if name else opened.names()) for v in opened.versions(each)]
+    found = order(select(every, base=base, tags=tag or (), conditions=conditions), sort)
+    columns = ["eval_loss", *(condition.metric for condition in conditions)]
+    rows = [_row(opened, version, columns) for version in found]
     if json:
         emit_json(rows)
     elif rows:
         typer.echo(table(list(rows[0]), [list(row.values()) for row in rows]))
+    elif every:
+        typer.echo("No version meets all of that.")
     else:
         typer.echo(f"No adapters in {opened.location}. Train one: adapters train --help")
 
@@ -120,7 +135,7 @@ def log(
     typer.echo(table(["time", "actor", "action", "version", "alias"], rows))
 
 
-def _row(registry: Registry, version: Version) -> dict[str, object]:
+def _row(registry: Registry, version: Version, metrics: Iterable[str]) -> dict[str, object]:
     manifest = version.manifest
     aliases = [a for a, n in registry.aliases(version.name).items() if n == version.number]
     return {
@@ -128,7 +143,7 @@ def _row(registry: Registry, version: Version) -> dict[str, object]:
         "aliases": ",".join(aliases) or None,
         "base": manifest.base.id,
         "r": manifest.peft.get("r"),
-        "eval_loss": _rounded(manifest.metrics.get("eval_loss")),
+        **{name: _rounded(manifest.metrics.get(name)) for name in dict.fromkeys(metrics)},
         "rows": manifest.dataset.get("train_rows"),
         "created": manifest.created_at,
         "digest": manifest.digest[:12],
@@ -146,6 +161,8 @@ def _card(version: Version) -> str:
         ("dataset", ", ".join(f"{k}={v}" for k, v in manifest.dataset.items())),
         ("recipe", ", ".join(f"{k}={v}" for k, v in manifest.recipe.items() if v is not None)),
         ("metrics", ", ".join(f"{k}={_rounded(v)}" for k, v in manifest.metrics.items())),
+        ("tags", ", ".join(manifest.tags)),
+        ("notes", manifest.notes),
         ("parents", ", ".join(manifest.parents) or None),
         ("lint", "passed" if manifest.lint.get("passed") else "failed"),
         ("size", f"{sum(f.size_bytes for f in manifest.files.values()) / 1e6:.1f} MB"),

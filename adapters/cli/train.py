@@ -73,12 +73,14 @@ def train(
         str | None, _option("train_sampling_strategy", "transformers' name.")
     ] = None,
     seed: Annotated[int | None, _option("seed", "One seed, one adapter.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
+    notes: Annotated[str, typer.Option(help="Free text, kept with the version.")] = "",
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Train a LoRA adapter and publish it as the next version.
 
-    The flags from --method on are the recipe: PEFT's, TRL's and transformers' own names.
+    The flags from --method to --seed are the recipe: PEFT's, TRL's and transformers' own names.
 
     Example: adapters train support.jsonl --base tiny --name support --r 32 --num-train-epochs 3
     """
@@ -89,7 +91,8 @@ def train(
     from train.run import Job, run
 
     recipe = read_recipe(config, {key: flags[key] for key in KEYS if flags[key] is not None})
-    version = run(Job(dataset, base, name, recipe, revision), Registry.open(registry))
+    job = Job(dataset, base, name, recipe, revision, tag or (), notes)
+    version = run(job, Registry.open(registry))
     if json:
         emit_json(version.manifest.as_json() | _where(version))
     else:

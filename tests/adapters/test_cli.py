@@ -156,7 +156,7 @@ def test_a_registry_can_be_named(run: Run, tmp_path: Path, adapter_folder: Path)
         ("promote support@v1 --bogus", 2, "--bogus"),
         ("promote", 2, "Missing argument"),
         ("list --registry s3://bucket", 2, "No registry backend for s3"),
-        ("promot support@v1", 2, "Did you mean promote?"),
+        ("promot support@v1", 2, "Did you mean promote"),
         ("show suport", 3, "Did you mean support?"),
         ("show support@v9", 3, "does not exist"),
         ("list tone", 3, "No adapter 'tone'"),
