@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from adapters import __version__
-from adapters.backends import RegistryBackend, backend_for
-from adapters.errors import Conflict, InvalidAdapter, NotFound, UsageError, nearest
-from adapters.files import differences, digest, version_files
+from adapters.errors import Conflict, InvalidAdapter, NotFound, UsageError
+from adapters.files import digest, version_files
 from adapters.journals import (
     LOG,
     aliases_journal,
@@ -29,14 +28,11 @@ from adapters.journals import (
     move_line,
     phase_line,
     promotions,
-    read_entry,
-    read_move,
-    read_phase,
 )
 from adapters.lint import check_adapter, read_base_config
+from adapters.reading import Reader
 from adapters.types import (
     BASE_ARM,
-    LATEST,
     PRODUCTION,
     AliasMove,
     Arm,
@@ -52,113 +48,8 @@ from adapters.types import (
 )
 
 
-class Registry:
-    """Versions, aliases and experiments of many adapters. Readers never wait for writers."""
-
-    def __init__(self, backend: RegistryBackend) -> None:
-        self._backend = backend
-
-    @classmethod
-    def open(cls, location: str | Path | None = None) -> Registry:
-        """Open a registry; nothing is created before the first publication.
-
-        `location`: a folder; None means $ADAPTERS_REGISTRY, else $ADAPTERS_HOME, else ~/.adapters.
-
-        Raises:
-            UsageError: a location no backend serves.
-        """
-        environment = os.environ.get("ADAPTERS_REGISTRY") or os.environ.get("ADAPTERS_HOME")
-        return cls(backend_for(str(location or environment or "~/.adapters")))
-
-    @property
-    def location(self) -> str:
-        return self._backend.location
-
-    # -- reading ------------------------------------------------------------------------------
-
-    def names(self) -> list[str]:
-        """Return the adapters that have a version, sorted."""
-        return self._backend.names()
-
-    def versions(self, name: str) -> list[Version]:
-        """Return an adapter's versions, ascending.
-
-        Raises:
-            InvalidName, NotFound: no such adapter; the message names the nearest ones.
-        """
-        return [self._backend.open(name, number) for number in self._numbers(name)]
-
-    def aliases(self, name: str) -> dict[str, int]:
-        """Return where each alias of an adapter points, by alias; `latest` is not among them."""
-        current = {}
-        for journal in self._backend.journals(check_name(name), "aliases"):
-            lines = self._backend.read(name, journal)
-            target = read_move(lines[-1]).to_version if lines else None
-            if target is not None:
-                current[journal.removeprefix("aliases/")] = target
-        return current
-
-    def resolve(self, ref: str | Ref) -> Version:
-        """Return the version that a ref means. A bare name: `production`, else `latest`.
-
-        Raises:
-            InvalidName: not a ref.
-            NotFound: no such adapter, version, alias or digest.
-            UsageError: a digest that several versions begin with.
-        """
-        ref = Ref.parse(ref) if isinstance(ref, str) else ref
-        numbers = self._numbers(ref.name)
-        if ref.digest:
-            return self._by_digest(ref, numbers)
-        if ref.number:
-            return self._backend.open(ref.name, ref.number)
-        aliases = self.aliases(ref.name)
-        if ref.alias is None:
-            return self._backend.open(ref.name, aliases.get(PRODUCTION, numbers[-1]))
-        if ref.alias == LATEST:
-            return self._backend.open(ref.name, numbers[-1])
-        if ref.alias not in aliases:
-            known = [LATEST, *aliases, *(f"v{number}" for number in numbers)]
-            raise NotFound(
-                f"{ref.name} has no alias {ref.alias!r}.",
-                fix=nearest(ref.alias, known) or f"It has {', '.join(known[:12])}.",
-            )
-        return self._backend.open(ref.name, aliases[ref.alias])
-
-    def history(self, name: str, alias: str = PRODUCTION) -> list[AliasMove]:
-        """Return every move of an alias, oldest first; empty where there is no such alias."""
-        journal = aliases_journal(check_alias(alias))
-        return [read_move(line) for line in self._backend.read(check_name(name), journal)]
-
-    def log(self, name: str) -> list[LogEntry]:
-        """Return what was done to an adapter, oldest first.
-
-        What was done counts before it is noted here. A writer killed in between leaves a gap:
-        versions and the histories of aliases are complete, this is their audit.
-
-        Raises:
-            InvalidName, NotFound: no such adapter.
-        """
-        self._numbers(name)
-        return [read_entry(line) for line in self._backend.read(name, LOG)]
-
-    def verify(self, ref: str | Ref) -> Version:
-        """Read every byte of a version again and compare it with its manifest.
-
-        Raises:
-            InvalidName, NotFound, UsageError: as `resolve`.
-            InvalidAdapter: a file was changed, added or removed; the message names each.
-        """
-        version = self.resolve(ref)
-        said = differences(version.path, version.manifest.files)
-        if digest(version.manifest.files) != version.manifest.digest:
-            said.append("manifest.json was changed")
-        if said:
-            raise InvalidAdapter(
-                f"{version.ref} is not what was published: {'; '.join(said)}.",
-                fix="Restore its folder from a copy, or publish it again as a new version.",
-            )
-        return version
+class Registry(Reader):
+    """Versions, aliases and experiments of many adapters, read and written."""
 
     # -- publishing ---------------------------------------------------------------------------
 
@@ -316,14 +207,6 @@ class Registry:
 
     # -- experiments --------------------------------------------------------------------------
 
-    def experiment(self, name: str) -> Phase | None:
-        """Return the latest phase of the experiment running on an adapter, if one runs."""
-        for journal in self._backend.journals(check_name(name), "experiments"):
-            lines = self._backend.read(name, journal)
-            if lines and (phase := read_phase(lines[-1])).status == "running":
-                return phase
-        return None
-
     def start_experiment(
         self, name: str, arms: Sequence[Arm], *, experiment: str | None = None, reason: str = ""
     ) -> Phase:
@@ -384,30 +267,6 @@ class Registry:
             return phase
 
     # -- inside -------------------------------------------------------------------------------
-
-    def _numbers(self, name: str) -> list[int]:
-        numbers = self._backend.numbers(check_name(name))
-        if not numbers:
-            known = self.names()
-            hint = nearest(name, known) if known else "The registry is empty: adapters train --help"
-            raise NotFound(
-                f"No adapter {name!r} in {self.location}.", fix=hint or "See: adapters list"
-            )
-        return numbers
-
-    def _by_digest(self, ref: Ref, numbers: list[int]) -> Version:
-        assert ref.digest
-        candidates = [n for n in numbers if ref.number in (None, n)]
-        found = [
-            version
-            for version in (self._backend.open(ref.name, n) for n in candidates)
-            if version.manifest.digest.startswith(ref.digest)
-        ]
-        if not found:
-            raise NotFound(f"No version is {ref}.", fix=f"See: adapters list {ref.name}")
-        if len({version.manifest.digest for version in found}) > 1:
-            raise UsageError(f"{ref} means several versions.", fix="Write more of the digest.")
-        return found[-1]
 
     def _move(self, name: str, alias: str, move: AliasMove) -> AliasMove:
         self._backend.append(name, aliases_journal(alias), move_line(move))
