@@ -7,12 +7,16 @@
         .staging-<publish id>/   a publication under way, or one that was killed
 
 A version appears by one rename of a staged and fsynced folder onto `vN`, which fails where
-`vN` exists: that rename is the claim. Readers take no lock. Writers of one adapter take
+`vN` exists: that rename is the claim. It is deleted by one rename too, of a fsynced tombstone
+into `vN`: so its number is never free, and the other files can go afterwards at any pace. A
+staging folder is flocked by its writer, so that what a killed one left is told from what is
+under way. Readers take no lock. Writers of one adapter take
 `.lock` (flock, gone with the process) so that they need not race for the claim.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -22,17 +26,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from adapters.backends.base import Line
-from adapters.errors import Conflict, NotFound, RegistryUnavailable, UsageError
+from adapters.backends.encoding import encoded
+from adapters.errors import Conflict, NotFound, RegistryUnavailable
 from adapters.files import MANIFEST_FILE, copy_in, fsync_folder, make_folder, write_durably
 from adapters.types import File, Manifest, Version, is_name
 
 _STAGING = ".staging-"
-_STALE_STAGING_S = 24 * 3600
+_NEW_STAGING_S = 60
+"""A staging folder this new may belong to a writer that has not locked it yet."""
 _LOCK_TIMEOUT_S = 60
 TOMBSTONE_FILE = "tombstone.json"
 _VERSION_FOLDER = re.compile(r"v([1-9][0-9]{0,8})")
@@ -61,14 +66,16 @@ class LocalBackend:
 
     def numbers(self, name: str) -> list[int]:
         folder = self._adapters / name
-        return [n for n in self._taken(name) if _exists(folder / f"v{n}" / MANIFEST_FILE)]
+        with _translated(folder, "read"):
+            return [n for n in self._taken(name) if _living(folder / f"v{n}")]
 
     def open(self, name: str, number: int) -> Version:
         path = self._adapters / name / f"v{number}"
         # Immutable, so read once; a deleted one must be noticed, so look for it every time.
-        if not _exists(path / MANIFEST_FILE):
+        with _translated(path, "read"):
+            living, deleted = _living(path), (path / TOMBSTONE_FILE).exists()
+        if not living:
             self._opened.pop(path, None)
-            deleted = _exists(path / TOMBSTONE_FILE)
             raise NotFound(
                 f"{name}@v{number} {'was deleted' if deleted else 'does not exist'}.",
                 fix=f"See: adapters list {name}",
@@ -90,17 +97,11 @@ class LocalBackend:
     ) -> Version:
         home = self._adapters / name
         with _translated(home, "write"):
-            make_folder(home)
-            _sweep(home)
-            staged = home / f"{_STAGING}{os.getpid()}-{time.time_ns():x}"
-            staged.mkdir()
-            try:
+            self.sweep(name)
+            with _staging(home) as staged:
                 files = {path: copy_in(folder / path, staged / path) for path in paths}
                 with self.writing(name):
                     return self._claim(name, staged, lambda number: manifest(number, files))
-            except BaseException:
-                _discard(staged)
-                raise
 
     def _claim(self, name: str, staged: Path, manifest: Callable[[int], Manifest]) -> Version:
         number = max(self._taken(name), default=0)
@@ -108,7 +109,7 @@ class LocalBackend:
             number += 1
             content = manifest(number)
             (staged / MANIFEST_FILE).unlink(missing_ok=True)
-            write_durably(staged / MANIFEST_FILE, _encoded(content.as_json(), indent=2))
+            write_durably(staged / MANIFEST_FILE, encoded(content.as_json(), indent=2))
             staged.chmod(0o555)  # before the rename: a version is never seen writable
             fsync_folder(staged)
             target = staged.parent / f"v{number}"
@@ -127,6 +128,33 @@ class LocalBackend:
         with _translated(self._adapters / name, "read"):
             entries = _entries(self._adapters / name)
         return sorted(int(found[1]) for e in entries if (found := _VERSION_FOLDER.fullmatch(e)))
+
+    def delete(self, name: str, number: int, line: Line) -> None:
+        home, encoded = self._adapters / name, _encoded(line, indent=2)
+        version = home / f"v{number}"
+        with _translated(version, "write"):
+            if not _living(version):
+                self.open(name, number)  # says whether it ever was
+            with self.writing(name), _staging(home) as staged:
+                self.open(name, number)  # another writer may have been first
+                write_durably(staged / TOMBSTONE_FILE, encoded)
+                version.chmod(0o755)
+                (staged / TOMBSTONE_FILE).rename(version / TOMBSTONE_FILE)  # deleted from here on
+                fsync_folder(version)
+                _finish(version)
+        self._opened.pop(version, None)
+
+    def sweep(self, name: str) -> int:
+        home, freed = self._adapters / name, 0
+        if not _exists(home):
+            return 0
+        with _translated(home, "write"):
+            for left in home.glob(f"{_STAGING}*"):
+                freed += _discard_if_left(left)
+            with self.writing(name):
+                for number in self._taken(name):
+                    freed += _finish(home / f"v{number}")
+        return freed
 
     def journals(self, name: str, kind: str) -> list[str]:
         folder = self._adapters / name / kind
@@ -154,7 +182,7 @@ class LocalBackend:
 
     def append(self, name: str, journal: str, line: Line, *, expect: int | None = None) -> None:
         path = self._journal(name, journal)
-        encoded = _encoded(line)
+        written = encoded(line)
         with self.writing(name), _translated(path, "write"):
             if expect is not None and len(self.read(name, journal)) != expect:
                 raise Conflict(f"{name}: {journal} changed meanwhile.", fix="Look, and try again.")
@@ -163,7 +191,7 @@ class LocalBackend:
                 stream.seek(0)
                 whole = stream.read().rpartition(b"\n")
                 stream.truncate(len(whole[0]) + len(whole[1]))  # a line cut short by a crash
-                stream.write(encoded)
+                stream.write(written)
                 stream.flush()
                 os.fsync(stream.fileno())
             fsync_folder(path.parent)
@@ -213,15 +241,9 @@ def _exists(path: Path) -> bool:
         return path.exists()
 
 
-def _encoded(content: Mapping[str, Any], *, indent: int | None = None) -> bytes:
-    try:
-        text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
-        return text.encode() + b"\n"
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(
-            f"The registry keeps JSON, and this is none: {error}.",
-            fix="Give numbers that are finite, text that is Unicode, lists and mappings of these.",
-        ) from error
+def _living(version: Path) -> bool:
+    """Say whether a folder is a version: published, and not deleted."""
+    return (version / MANIFEST_FILE).exists() and not (version / TOMBSTONE_FILE).exists()
 
 
 def _discard(staged: Path) -> None:
@@ -230,14 +252,57 @@ def _discard(staged: Path) -> None:
     shutil.rmtree(staged, ignore_errors=True)
 
 
-def _sweep(home: Path) -> None:
-    """Remove what killed publications left, once nobody can still be writing it."""
-    for left in home.glob(f"{_STAGING}*"):
+@contextmanager
+def _staging(home: Path) -> Iterator[Path]:
+    """Make a folder to write in, locked for as long; what is left of it then is removed."""
+    make_folder(home)
+    staged = home / f"{_STAGING}{os.getpid()}-{time.time_ns():x}"
+    staged.mkdir()
+    try:
+        descriptor = os.open(staged, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            if time.time() - left.stat().st_mtime > _STALE_STAGING_S:
-                _discard(left)
-        except FileNotFoundError:
-            continue  # its writer finished
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield staged
+        finally:
+            os.close(descriptor)
+    finally:
+        _discard(staged)
+
+
+def _discard_if_left(staged: Path) -> int:
+    """Remove a staging folder that nobody writes in any more; return the bytes that freed."""
+    try:
+        if time.time() - staged.stat().st_mtime < _NEW_STAGING_S:
+            return 0
+        descriptor = os.open(staged, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return 0  # its writer finished
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0
+    else:
+        freed = sum(path.lstat().st_size for path in staged.iterdir())
+        _discard(staged)
+        return freed
+    finally:
+        os.close(descriptor)
+
+
+def _finish(version: Path) -> int:
+    """End what a kill cut short in a deletion; return the bytes that freed. Under the lock."""
+    freed = 0
+    if (version / TOMBSTONE_FILE).exists():
+        for left in version.iterdir():
+            if left.name != TOMBSTONE_FILE:
+                version.chmod(0o755)
+                freed += left.lstat().st_size
+                left.unlink()
+    elif not (version / MANIFEST_FILE).exists():
+        return 0  # not ours
+    if version.stat().st_mode & 0o222:
+        version.chmod(0o555)
+    return freed
 
 
 @contextmanager
