@@ -130,14 +130,14 @@ class LocalBackend:
         return sorted(int(found[1]) for e in entries if (found := _VERSION_FOLDER.fullmatch(e)))
 
     def delete(self, name: str, number: int, line: Line) -> None:
-        home, encoded = self._adapters / name, _encoded(line, indent=2)
+        home, tombstone = self._adapters / name, encoded(line, indent=2)
         version = home / f"v{number}"
         with _translated(version, "write"):
             if not _living(version):
                 self.open(name, number)  # says whether it ever was
             with self.writing(name), _staging(home) as staged:
                 self.open(name, number)  # another writer may have been first
-                write_durably(staged / TOMBSTONE_FILE, encoded)
+                write_durably(staged / TOMBSTONE_FILE, tombstone)
                 version.chmod(0o755)
                 (staged / TOMBSTONE_FILE).rename(version / TOMBSTONE_FILE)  # deleted from here on
                 fsync_folder(version)
