@@ -26,6 +26,7 @@ _COMMANDS = {
     "show": ("adapters.cli.registry:show", "Show one version."),
     "diff": ("adapters.cli.diff:diff", "Show how two versions differ."),
     "import": ("adapters.cli.importing:import_", "Publish an adapter that was made elsewhere."),
+    "merge": ("adapters.cli.merge:merge", "Merge versions of one base into a new one."),
     "promote": ("adapters.cli.registry:promote", "Point an alias at a version."),
     "rollback": ("adapters.cli.registry:rollback", "Point an alias back at what it was."),
     "log": ("adapters.cli.registry:log", "Show what was done to an adapter."),
