@@ -60,6 +60,27 @@ class RegistryBackend(Protocol):
             UsageError: the manifest holds what JSON cannot (NaN, an object of no JSON type).
         """
 
+    def delete(self, name: str, number: int, line: Line) -> None:
+        """Delete a version for good; `line` stays in its place, and its number stays taken.
+
+        Atomic: at every instant, also after a kill, readers see the whole version or, for ever
+        after, none: `numbers` leaves it out, `open` says that it was deleted, and `publish`
+        never gives its number again. Durable on return. What a kill left of its bytes is the
+        next `sweep`'s. Asks nobody whether the version is in use, that is the caller's to know:
+        folders that `open` returned may be empty from now on.
+
+        Raises:
+            NotFound: never published, or deleted already.
+            UsageError: the line holds what JSON cannot.
+        """
+
+    def sweep(self, name: str) -> int:
+        """Remove what writers that were killed left behind, and finish what they began.
+
+        Never touches what a living writer is at. Returns how many bytes that freed; a backend
+        whose writers leave nothing behind returns 0.
+        """
+
     def journals(self, name: str, kind: str) -> list[str]:
         """Return the journals below `kind` (`aliases`, `experiments`), sorted."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -83,17 +84,39 @@ def test_peft_loads_a_published_folder_as_it_is(home: Path, make_adapter: MakeAd
 def test_what_a_killed_publication_left_is_swept_once_it_is_old(
     registry: Registry, home: Path, adapter_folder: Path
 ) -> None:
-    left = [home / ".staging-1-1", home / ".staging-1-2"]
+    left = [home / f".staging-1-{n}" for n in (1, 2, 3)]
     for folder in left:
         folder.mkdir()
         (folder / "adapter_model.safetensors").write_bytes(b"half")
         folder.chmod(0o555)
-    two_days_ago = time.time() - 2 * 24 * 3600
-    os.utime(left[0], (two_days_ago, two_days_ago))
+    an_hour_ago = time.time() - 3600
+    for folder in left[:2]:
+        os.utime(folder, (an_hour_ago, an_hour_ago))
     assert [version.number for version in registry.versions("support")] == [1]
+    descriptor = os.open(left[1], os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
     registry.publish("support", adapter_folder, base=BASE)
-    assert not left[0].exists(), "nobody can still be writing it"
-    assert left[1].exists(), "somebody may still be writing it"
+    assert not left[0].exists(), "nobody is writing it any more"
+    assert left[1].exists(), "somebody is writing it"
+    assert left[2].exists(), "somebody may have begun just now"
+    os.close(descriptor)
+    registry.publish("support", adapter_folder, base=BASE)
+    assert [folder.exists() for folder in left] == [False, False, True]
+
+
+def test_what_a_killed_deletion_left_goes_with_the_next_writer(
+    registry: Registry, home: Path, adapter_folder: Path
+) -> None:
+    registry.publish("support", adapter_folder, base=BASE)
+    (home / "v1").chmod(0o755)
+    (home / "v2").chmod(0o755)
+    (home / "v1" / "tombstone.json").write_text("{}")
+    assert [version.number for version in registry.versions("support")] == [2]
+    assert registry.publish("support", adapter_folder, base=BASE).number == 3
+    assert [path.name for path in (home / "v1").iterdir()] == ["tombstone.json"]
+    assert [version.number for version in registry.versions("support")] == [2, 3]
+    for folder in ("v1", "v2"):
+        assert (home / folder).stat().st_mode & 0o222 == 0
 
 
 def test_strangers_in_the_folder_are_passed_over(registry: Registry, home: Path) -> None:

@@ -1,6 +1,6 @@
 """Every `RegistryBackend` the contract is run against, and writers in processes of their own.
 
-Run as a script (`python -m tests.contract.registry_backends race|kill …`) it is a process
+Run as a script (`python -m tests.contract.registry_backends race|kill|… …`) it is a process
 without threads, where forking is safe; it prints as JSON what its writers were told is done.
 """
 
@@ -20,7 +20,7 @@ from typing import Protocol
 
 from adapters.backends import RegistryBackend
 from adapters.backends.local import LocalBackend
-from adapters.files import digest, version_files
+from adapters.files import differences, digest, version_files
 from adapters.types import BaseModel, File, Manifest
 
 NAME = "support"
@@ -37,9 +37,6 @@ class Kind(Protocol):
     def tear(self, place: Path, name: str, journal: str, torn: bytes) -> None:
         """Leave what a writer leaves that dies within a line."""
 
-    def delete(self, place: Path, name: str, number: int) -> None:
-        """Delete a version as the port's documentation says it looks afterwards."""
-
 
 class Local:
     """A folder."""
@@ -50,14 +47,6 @@ class Local:
     def tear(self, place: Path, name: str, journal: str, torn: bytes) -> None:
         with (place / "adapters" / name / f"{journal}.jsonl").open("ab") as stream:
             stream.write(torn)
-
-    def delete(self, place: Path, name: str, number: int) -> None:
-        version = place / "adapters" / name / f"v{number}"
-        version.chmod(0o755)
-        (version / "tombstone.json").write_text("{}")
-        for path in version.iterdir():
-            if path.name != "tombstone.json":
-                path.unlink()
 
 
 KINDS: Mapping[str, Kind] = {"local": Local()}
@@ -124,6 +113,40 @@ def kill(kind: str, place: str, folder: str, kills: str) -> dict[str, list[int]]
     return {"numbers": numbers, "lines": lines}
 
 
+def kill_deleting(kind: str, place: str, folder: str, kills: str) -> dict[str, list[int]]:
+    """Kill a process that publishes and deletes again, at a random moment, many times over."""
+    chance = random.Random(21)
+    published: list[int] = []
+    deleted: list[int] = []
+    torn: list[int] = []
+    for _ in range(int(kills)):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            backend = KINDS[kind].open(Path(place))
+            os.write(writer, b"s 0\n")
+            while True:
+                number = publish(backend, Path(folder))
+                os.write(writer, b"p %d\n" % number)
+                backend.delete(NAME, number, {"why": "a test"})
+                os.write(writer, b"d %d\n" % number)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as stream:
+            stream.readline()
+            time.sleep(chance.uniform(0, 0.02))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            told = [line.split() for line in stream]
+        published += [int(value) for what, value in told if what == b"p"]
+        deleted += [int(value) for what, value in told if what == b"d"]
+        backend = KINDS[kind].open(Path(place))
+        for number in backend.numbers(NAME):
+            version = backend.open(NAME, number)
+            if differences(version.path, version.manifest.files):
+                torn.append(number)
+    return {"published": published, "deleted": deleted, "torn": torn}
+
+
 if __name__ == "__main__":
-    scenario = {"race": race, "kill": kill}[sys.argv[1]]
+    scenario = {"race": race, "kill": kill, "kill_deleting": kill_deleting}[sys.argv[1]]
     print(json.dumps(scenario(*sys.argv[2:])))

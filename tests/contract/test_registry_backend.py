@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -200,16 +201,61 @@ def test_the_number_of_a_deleted_version_is_never_used_again(
     for _ in range(2):
         publish(backend, adapter_folder)
     assert backend.open(NAME, 2).number == 2
-    accidents.delete(place, NAME, 2)
+    backend.delete(NAME, 2, {"why": "a test"})
     assert backend.numbers(NAME) == [1]
     for reader in (backend, accidents.open(place)):
         with pytest.raises(NotFound, match="was deleted"):
             reader.open(NAME, 2)
     assert publish(backend, adapter_folder) == 3
-    accidents.delete(place, NAME, 1)
-    accidents.delete(place, NAME, 3)
+    accidents.open(place).delete(NAME, 1, {"why": "a test"})
+    backend.delete(NAME, 3, {"why": "a test"})
     assert backend.names() == []
     assert publish(backend, adapter_folder) == 4
+
+
+def test_only_what_is_there_can_be_deleted(
+    backend: RegistryBackend, place: Path, adapter_folder: Path
+) -> None:
+    with pytest.raises(NotFound, match="does not exist"):
+        backend.delete(NAME, 1, {})
+    assert not place.exists()
+    publish(backend, adapter_folder)
+    with pytest.raises(UsageError, match="JSON"):
+        backend.delete(NAME, 1, {"why": float("nan")})
+    assert_whole(backend, 1)
+    backend.delete(NAME, 1, {})
+    with pytest.raises(NotFound, match="was deleted"):
+        backend.delete(NAME, 1, {})
+
+
+def test_sweeping_leaves_what_is_whole(backend: RegistryBackend, adapter_folder: Path) -> None:
+    assert backend.sweep(NAME) == 0
+    for _ in range(2):
+        publish(backend, adapter_folder)
+    backend.delete(NAME, 1, {})
+    assert backend.sweep(NAME) == 0
+    assert backend.numbers(NAME) == [2]
+    assert_whole(backend, 2)
+
+
+def test_a_killed_deletion_leaves_a_whole_version_or_none(
+    backend: RegistryBackend, kind: str, place: Path, adapter_folder: Path
+) -> None:
+    """KILLS=200 in the environment asks for more instants."""
+    kills = int(os.environ.get("KILLS", "30"))
+    done = told(start("kill_deleting", kind, place, adapter_folder, kills))
+    assert done["torn"] == []
+    assert len(set(done["published"])) == len(done["published"]), "no number comes twice"
+    assert done["published"] == sorted(done["published"])
+    left = backend.numbers(NAME)
+    assert set(left) & set(done["deleted"]) == set(), "what was said to be deleted stays so"
+    assert len(left) <= kills
+    number = publish(backend, adapter_folder)
+    assert number > max([*done["published"], *left]), "no number of a deleted version comes again"
+    for whole in (*left, number):
+        assert_whole(backend, whole)
+    backend.sweep(NAME)
+    assert backend.numbers(NAME) == [*left, number]
 
 
 # -- journals ---------------------------------------------------------------------------------
