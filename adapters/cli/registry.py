@@ -29,19 +29,24 @@ def list_(
     metric: Annotated[
         list[str] | None, typer.Option(help="Only within a bound, e.g. 'eval_loss<1.2'.")
     ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every version of every adapter.")] = False,
     sort: Annotated[
         str, typer.Option(help="name, version, created, r, size or a metric; -KEY turns it.")
     ] = "name",
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List adapters, or the versions of one.
+    """List adapters, each by the version its name means; or the versions of one, or a search.
 
     Example: adapters list support --metric 'eval_loss<1.2' --sort eval_loss
     """
     opened = Registry.open(registry)
     conditions = [Condition.parse(text) for text in metric or ()]
-    every = [v for each in ([name] if name else opened.names()) for v in opened.versions(each)]
+    names = [name] if name else opened.names()
+    if name or all_ or base or tag or conditions:
+        every = [version for each in names for version in opened.versions(each)]
+    else:
+        every = [opened.resolve(each) for each in names]
     found = order(select(every, base=base, tags=tag or (), conditions=conditions), sort)
     columns = ["eval_loss", *(condition.metric for condition in conditions)]
     rows = [_row(opened, version, columns) for version in found]

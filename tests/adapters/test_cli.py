@@ -76,7 +76,8 @@ def test_list_of_nothing_says_what_to_do(run: Run) -> None:
 def test_list(run: Run, registry: Registry, adapter_folder: Path) -> None:
     registry.publish("tone", adapter_folder, base=BASE)
     registry.promote("support@v2")
-    rows = run("list", "--json").json
+    assert [row["version"] for row in run("list", "--json").json] == ["support@v2", "tone@v1"]
+    rows = run("list", "--all", "--json").json
     assert [row["version"] for row in rows] == ["support@v1", "support@v2", "support@v3", "tone@v1"]
     assert [row["aliases"] for row in rows] == [None, "production", None, None]
     assert rows[1]["eval_loss"] == 0.5

@@ -40,7 +40,7 @@ def listed(registry: Registry, *arguments: str) -> list[str]:
 
 
 def test_filters(registry: Registry) -> None:
-    assert listed(registry) == ["support@v1", "support@v2", "tone@v1"]
+    assert listed(registry, "--all") == ["support@v1", "support@v2", "tone@v1"]
     assert listed(registry, "--base", "other") == ["tone@v1"]
     assert listed(registry, "--base", OTHER.id) == ["tone@v1"]
     assert listed(registry, "--tag", "reviewed") == ["support@v2", "tone@v1"]
@@ -52,9 +52,23 @@ def test_filters(registry: Registry) -> None:
     assert listed(registry, "tone", "--metric", "eval_loss>0") == []
 
 
+def test_each_adapter_stands_for_the_version_its_name_means(registry: Registry) -> None:
+    assert listed(registry) == ["support@v2", "tone@v1"]
+    registry.promote("support@v1")
+    assert listed(registry) == ["support@v1", "tone@v1"]
+
+
 def test_order(registry: Registry) -> None:
-    assert listed(registry, "--sort", "eval_loss") == ["support@v2", "support@v1", "tone@v1"]
-    assert listed(registry, "--sort", "-eval_loss") == ["support@v1", "support@v2", "tone@v1"]
+    assert listed(registry, "--all", "--sort", "eval_loss") == [
+        "support@v2",
+        "support@v1",
+        "tone@v1",
+    ]
+    assert listed(registry, "--all", "--sort", "-eval_loss") == [
+        "support@v1",
+        "support@v2",
+        "tone@v1",
+    ]
     assert listed(registry, "--sort", "-name")[0] == "tone@v1"
     versions = registry.versions("support")
     assert order(versions, "-version") == versions[::-1]
