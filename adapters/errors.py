@@ -4,6 +4,7 @@
     ├── UsageError               exit 2   HTTP 400   a flag, a key or a field that cannot be meant
     │   └── InvalidName          exit 2   HTTP 400   not a name, an alias or a ref by the grammar
     ├── NotFound                 exit 3   HTTP 404   no such adapter, version, alias or experiment
+    │   └── Retired              exit 3   HTTP 410   still there, and not served any more
     ├── Rejected                 exit 4   HTTP 400   read, understood and refused
     │   ├── InvalidAdapter       exit 4   HTTP 400   vLLM would refuse it, or serve it wrongly
     │   ├── InvalidDataset       exit 4   HTTP 400   rows that cannot be trained on
@@ -11,6 +12,7 @@
     ├── Conflict                 exit 5   HTTP 409   somebody else was first
     └── Unavailable              exit 1   HTTP 503   a place, a port or a package that is not there
         ├── RegistryUnavailable  exit 1   HTTP 503   the registry cannot be read or written
+        ├── Quarantined          exit 1   HTTP 503   found damaged, until it verifies again
         └── MissingExtra         exit 1   HTTP 503   an optional dependency is not installed
 
 Exit 130 is an interrupt (Ctrl-C). Each message says what was wrong and where; `fix` says what
@@ -57,6 +59,12 @@ class NotFound(AdaptersError):
     http_status = 404
 
 
+class Retired(NotFound):
+    """A version that is still there and not served any more; the message says what to ask for."""
+
+    http_status = 410
+
+
 class Rejected(AdaptersError):
     """Read, understood and refused."""
 
@@ -91,6 +99,10 @@ class Unavailable(AdaptersError):
 
 class RegistryUnavailable(Unavailable):
     """The registry cannot be read or written."""
+
+
+class Quarantined(Unavailable):
+    """A version that was found damaged. Not chosen and not served until it verifies again."""
 
 
 class MissingExtra(Unavailable):

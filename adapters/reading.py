@@ -6,6 +6,7 @@ Takes no lock and writes nothing. The verbs that change something are in `adapte
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +14,7 @@ from adapters.backends import RegistryBackend, backend_for
 from adapters.errors import InvalidAdapter, NotFound, UsageError, nearest
 from adapters.files import differences, digest
 from adapters.journals import LOG, aliases_journal, read_entry, read_move, read_phase
+from adapters.standing import PROTECTION, STANDING, Standing, protected, standings
 from adapters.types import (
     LATEST,
     PRODUCTION,
@@ -58,7 +60,11 @@ class Reader:
         Raises:
             InvalidName, NotFound: no such adapter; the message names the nearest ones.
         """
-        return [self._backend.open(name, number) for number in self._numbers(name)]
+        found = []
+        for number in self._numbers(name):
+            with suppress(NotFound):  # deleted since its number was read
+                found.append(self._backend.open(name, number))
+        return found
 
     def aliases(self, name: str) -> dict[str, int]:
         """Return where each alias of an adapter points, by alias; `latest` is not among them."""
@@ -70,15 +76,36 @@ class Reader:
                 current[journal.removeprefix("aliases/")] = target
         return current
 
+    def standings(self, name: str) -> dict[int, Standing]:
+        """Return the retired and quarantined versions of an adapter, by number."""
+        return standings(self._rulings(name, STANDING))
+
+    def protected(self, name: str) -> list[str]:
+        """Return the aliases of an adapter that move only where it is confirmed, sorted."""
+        return protected(self._rulings(name, PROTECTION))
+
     def resolve(self, ref: str | Ref) -> Version:
         """Return the version that a ref means. A bare name: `production`, else `latest`.
+
+        `latest` is the latest in good standing. A number or a digest finds retired and
+        quarantined versions too.
 
         Raises:
             InvalidName: not a ref.
             NotFound: no such adapter, version, alias or digest.
+            Retired, Quarantined: what an alias points at, or every version.
             UsageError: a digest that several versions begin with.
         """
         ref = Ref.parse(ref) if isinstance(ref, str) else ref
+        version = self._find(ref)
+        if not ref.number and not ref.digest:
+            standing = self.standings(ref.name).get(version.number)
+            if standing:
+                raise standing.refusal(ref.name, version.number)
+        return version
+
+    def _find(self, ref: Ref) -> Version:
+        """Return the version that a ref means, whatever its standing."""
         numbers = self._numbers(ref.name)
         if ref.digest:
             return self._by_digest(ref, numbers)
@@ -86,9 +113,10 @@ class Reader:
             return self._backend.open(ref.name, ref.number)
         aliases = self.aliases(ref.name)
         if ref.alias is None:
-            return self._backend.open(ref.name, aliases.get(PRODUCTION, numbers[-1]))
+            number = aliases.get(PRODUCTION) or self._latest(ref.name, numbers)
+            return self._backend.open(ref.name, number)
         if ref.alias == LATEST:
-            return self._backend.open(ref.name, numbers[-1])
+            return self._backend.open(ref.name, self._latest(ref.name, numbers))
         if ref.alias not in aliases:
             known = [LATEST, *aliases, *(f"v{number}" for number in numbers)]
             raise NotFound(
@@ -109,10 +137,12 @@ class Reader:
         versions and the histories of aliases are complete, this is their audit.
 
         Raises:
-            InvalidName, NotFound: no such adapter.
+            InvalidName, NotFound: no such adapter, and there never was.
         """
-        self._numbers(name)
-        return [read_entry(line) for line in self._backend.read(name, LOG)]
+        entries = self._rulings(name, LOG)
+        if not entries:
+            self._numbers(name)
+        return entries
 
     def verify(self, ref: str | Ref) -> Version:
         """Read every byte of a version again and compare it with its manifest.
@@ -121,7 +151,7 @@ class Reader:
             InvalidName, NotFound, UsageError: as `resolve`.
             InvalidAdapter: a file was changed, added or removed; the message names each.
         """
-        version = self.resolve(ref)
+        version = self._find(Ref.parse(ref) if isinstance(ref, str) else ref)
         said = differences(version.path, version.manifest.files)
         if digest(version.manifest.files) != version.manifest.digest:
             said.append("manifest.json was changed")
@@ -151,6 +181,14 @@ class Reader:
                 f"No adapter {name!r} in {self.location}.", fix=hint or "See: adapters list"
             )
         return numbers
+
+    def _latest(self, name: str, numbers: list[int]) -> int:
+        """Return the last number in good standing, or the last where none is."""
+        against = self.standings(name)
+        return next((n for n in reversed(numbers) if n not in against), numbers[-1])
+
+    def _rulings(self, name: str, journal: str) -> list[LogEntry]:
+        return [read_entry(line) for line in self._backend.read(check_name(name), journal)]
 
     def _by_digest(self, ref: Ref, numbers: list[int]) -> Version:
         assert ref.digest

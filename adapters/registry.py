@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import __version__
-from adapters.errors import Conflict, InvalidAdapter, NotFound, UsageError
+from adapters.errors import Conflict, InvalidAdapter, NotFound, Rejected, UsageError
 from adapters.files import digest, version_files
 from adapters.journals import (
     LOG,
@@ -135,18 +135,24 @@ class Registry(Reader):
         if_current: int | None = None,
         reason: str = "",
         evidence: Mapping[str, Any] | None = None,
+        confirmed: bool = False,
     ) -> AliasMove:
         """Point an alias at a version, in one step; readers see the old one or the new one.
 
         `if_current`: only if the alias points at that version number now (compare-and-set).
+        `confirmed`: the word more that a protected alias asks for.
 
         Raises:
             InvalidName, NotFound: as `resolve`.
+            Rejected: the version is retired or quarantined or its lint failed, or the alias is
+                protected and this is not `confirmed`.
             Conflict: the alias does not point at `if_current`.
         """
         version = self.resolve(ref)
         check_alias(alias)
         with self._backend.writing(version.name):
+            self._check_may_stand(version.name, version.number)
+            self._check_confirmed(version.name, alias, confirmed)
             current = self.aliases(version.name).get(alias)
             if if_current is not None and current != if_current:
                 at = f"at v{current}" if current else "nowhere"
@@ -166,15 +172,24 @@ class Registry(Reader):
             return self._move(version.name, alias, move)
 
     def rollback(
-        self, name: str, alias: str = PRODUCTION, *, steps: int = 1, reason: str = ""
+        self,
+        name: str,
+        alias: str = PRODUCTION,
+        *,
+        steps: int = 1,
+        reason: str = "",
+        confirmed: bool = False,
     ) -> AliasMove:
         """Point an alias at what it pointed at before, `steps` promotions ago.
 
         Rolling back twice goes back twice: a rollback undoes a promotion, never a rollback.
+        `confirmed`: the word more that a protected alias asks for.
 
         Raises:
             InvalidName, NotFound: no such adapter or alias, nothing that far back, or what is
                 there was deleted.
+            Rejected: what is there was retired or quarantined meanwhile, or the alias is
+                protected and this is not `confirmed`.
             UsageError: `steps` below 1.
         """
         if steps < 1:
@@ -193,7 +208,8 @@ class Registry(Reader):
                 )
             target = stack[-1 - steps]
             if target is not None:
-                self._backend.open(name, target)  # deleted meanwhile? Then it says so
+                self._check_may_stand(name, target)
+            self._check_confirmed(name, alias, confirmed)
             move = AliasMove(
                 from_version=stack[-1],
                 to_version=target,
@@ -218,14 +234,15 @@ class Registry(Reader):
             InvalidName, NotFound: no such adapter, or an arm's version does not exist.
             UsageError: fewer than two arms, two of one name, a name that is none, or a weight
                 that is not positive.
+            Rejected: an arm's version is retired or quarantined, or its lint failed.
             Conflict: an experiment runs on it, or one of that name ran before.
         """
         _check_arms(arms)
-        for arm in arms:
-            if arm.version is not None:
-                self.resolve(Ref(name, number=arm.version))
         self._numbers(name)
         with self._backend.writing(name):
+            for arm in arms:
+                if arm.version is not None:
+                    self._check_may_stand(name, arm.version)
             if running := self.experiment(name):
                 raise Conflict(
                     f"{running.experiment} is running on {name}.",
@@ -267,6 +284,25 @@ class Registry(Reader):
             return phase
 
     # -- inside -------------------------------------------------------------------------------
+
+    def _check_may_stand(self, name: str, number: int) -> None:
+        """Refuse a version that no alias may come to point at. Under the lock."""
+        version = self._backend.open(name, number)  # deleted meanwhile? Then it says so
+        if standing := self.standings(name).get(number):
+            undo = "retire --undo" if standing.state == "retired" else "verify"
+            refusal = standing.refusal(name, number)
+            raise Rejected(refusal.message, fix=f"First: adapters {undo} {version.ref}")
+        if version.manifest.lint.get("passed") is False:
+            raise Rejected(
+                f"{version.ref} did not pass lint, so vLLM would refuse it or serve it wrongly.",
+                fix=f"See what was found: adapters show {version.ref} --json",
+            )
+
+    def _check_confirmed(self, name: str, alias: str, confirmed: bool) -> None:
+        if not confirmed and alias in self.protected(name):
+            raise Rejected(
+                f"{name}@{alias} is protected.", fix="Add --yes to move it all the same."
+            )
 
     def _move(self, name: str, alias: str, move: AliasMove) -> AliasMove:
         self._backend.append(name, aliases_journal(alias), move_line(move))

@@ -250,7 +250,7 @@ class AliasMove:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One line of `log.jsonl`: publish, promote, rollback, retire, delete, experiment."""
+    """One line of `log.jsonl`: publish, promote, rollback, retire, delete, experiment …"""
 
     action: str
     time: str

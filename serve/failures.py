@@ -24,6 +24,7 @@ _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     404: "not_found_error",
+    410: "not_found_error",
     408: "timeout_error",
     413: "request_too_large",
     503: "service_unavailable_error",
@@ -42,7 +43,7 @@ def document(error: AdaptersError, path: str) -> dict[str, Any]:
     kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
     if path.startswith("/v1/messages"):
         return {"type": "error", "error": {"type": kind, "message": str(error)}}
-    if status == 404:
+    if status in (404, 410):
         kind = "invalid_request_error"  # what OpenAI itself says of an unknown model
     return {
         "error": {

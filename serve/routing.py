@@ -43,6 +43,7 @@ def route(snapshot: Snapshot, base: Base, model: str, unit: str | None) -> Route
 
     Raises:
         NotFound: no such adapter, version, alias or digest; names the nearest ones.
+        Retired, Quarantined: the version is there and not served any more, or not for now.
         UsageError: a digest that several versions begin with.
         BaseMismatch: the version was trained on another base than the one served.
     """
@@ -59,6 +60,8 @@ def route(snapshot: Snapshot, base: Base, model: str, unit: str | None) -> Route
         raise NotFound(f"No adapter {ref.name!r}.", fix=_known(snapshot, base, ref.name))
     found = _choose(adapter, ref, unit)
     if found.version is not None:
+        if standing := adapter.standings.get(found.version.number):
+            raise standing.refusal(ref.name, found.version.number)
         check_base(found.version, base)
     return found
 

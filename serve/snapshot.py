@@ -6,11 +6,12 @@ Taking one reads files and belongs on a thread (`serve.follower`); looking at on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from adapters.errors import AdaptersError
 from adapters.registry import Registry
+from adapters.standing import Standing
 from adapters.types import Phase, Version
 
 
@@ -23,10 +24,13 @@ class Adapter:
     aliases: Mapping[str, int]
     phase: Phase | None
     """Of the experiment running on it, if one runs."""
+    standings: Mapping[int, Standing] = field(default_factory=dict)
+    """Why versions are not served to new requests, by number; the others are."""
 
     @property
     def latest(self) -> int:
-        return max(self.versions)
+        """The last version in good standing, or the last where none is."""
+        return max(self.versions.keys() - self.standings.keys(), default=max(self.versions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +42,13 @@ class Snapshot:
     """What could not be read; those adapters stand as they stood in the snapshot before."""
 
     def versions(self) -> list[Version]:
-        """Return every version of every adapter."""
-        return [v for adapter in self.adapters.values() for v in adapter.versions.values()]
+        """Return every version of every adapter that new requests may ask for."""
+        return [
+            version
+            for adapter in self.adapters.values()
+            for number, version in adapter.versions.items()
+            if number not in adapter.standings
+        ]
 
 
 EMPTY = Snapshot(MappingProxyType({}))
@@ -68,4 +77,5 @@ def _read(registry: Registry, name: str) -> Adapter:
         versions=MappingProxyType({v.number: v for v in registry.versions(name)}),
         aliases=MappingProxyType(registry.aliases(name)),
         phase=registry.experiment(name),
+        standings=MappingProxyType(registry.standings(name)),
     )
