@@ -20,7 +20,7 @@ from adapters.render import table
 from loadtests import fleet
 
 SCENARIOS = ("Steady", "HotSwap")
-_COLUMNS = ["scenario", "answers", "failed", "tokens/s", "TTFT p50 ms", "p95", "ITL p50 ms", "p95"]
+COLUMNS = ["scenario", "answers", "failed", "tokens/s", "TTFT p50 ms", "p95", "ITL p50 ms", "p95"]
 
 
 def main() -> None:
@@ -37,8 +37,11 @@ def main() -> None:
         fleet.publish(Registry.open(home), names, base=arguments.base)
         serve = ["--base", arguments.base, "--registry", str(home)]
         with served(serve, home / "server.log") as url:
-            rows = [_scenario(name, url, arguments, home) for name in SCENARIOS]
-    print(table(_COLUMNS, rows))
+            rows = [
+                scenario(name, url, home, users=arguments.users, run_time_s=arguments.run_time_s)
+                for name in SCENARIOS
+            ]
+    print(table(COLUMNS, rows))
     print(
         f"hotswap / steady: {float(rows[1][3]) / float(rows[0][3]):.2f} of the tokens/s, "  # type: ignore[arg-type]
         f"{arguments.adapters} adapters, {arguments.users} users, "
@@ -47,12 +50,13 @@ def main() -> None:
     sys.exit(any(row[2] for row in rows))
 
 
-def _scenario(name: str, url: str, arguments: argparse.Namespace, home: Path) -> list[object]:
+def scenario(name: str, url: str, home: Path, *, users: int, run_time_s: int) -> list[object]:
+    """Run one scenario of the locustfile against a server; return a row of the table."""
     locustfile = Path(__file__).with_name("locustfile.py")
     command = [
         sys.executable, "-m", "locust", "-f", str(locustfile), "--headless", "--only-summary",
-        "--host", url, "--users", str(arguments.users), "--spawn-rate", str(arguments.users),
-        "--run-time", f"{arguments.run_time_s}s", "--csv", str(home / name), name,
+        "--host", url, "--users", str(users), "--spawn-rate", str(users),
+        "--run-time", f"{run_time_s}s", "--csv", str(home / name), name,
     ]  # fmt: skip
     log = home / f"{name}.log"
     with log.open("wb") as output:
@@ -70,7 +74,7 @@ def _scenario(name: str, url: str, arguments: argparse.Namespace, home: Path) ->
         name.lower(),
         count,
         int(answers["Failure Count"]),
-        f"{tokens / arguments.run_time_s:.0f}",
+        f"{tokens / run_time_s:.0f}",
         *(stats["ttft"][percentile] for percentile in ("50%", "95%")),
         *(stats["itl"][percentile] for percentile in ("50%", "95%")),
     ]

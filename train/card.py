@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapters.types import BaseModel
@@ -17,18 +17,25 @@ tags: [lora, switchyard]
 
 # {name}
 
-A LoRA adapter of `{base}` (revision `{revision}`), trained with Switchyard.
+A LoRA adapter of `{base}` (revision `{revision}`), made with Switchyard.
 
-| metric | value |
-| --- | --- |
-{metrics}
+{tables}
+## Use it
 
-| rows | count |
-| --- | --- |
-{rows}
+With Switchyard, and `model="{name}"` in any OpenAI client:
 
-Serve it: `adapters serve --base {base}`, then ask for `model="{name}"`.
-Or: `vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules {name}=FOLDER`.
+    adapters serve --base {base}
+
+With plain vLLM:
+
+    vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules {name}=FOLDER
+
+With PEFT:
+
+    model = AutoModelForCausalLM.from_pretrained("{base}")
+    model = PeftModel.from_pretrained(model, "FOLDER")
+
+## Where it comes from
 
 Recipe:
 
@@ -47,15 +54,21 @@ def card(
     rank_class: int,
 ) -> str:
     """Return the text of README.md; no times, so that one seed gives one digest."""
+    numbers = [(key, f"{value:.4g}") for key, value in metrics.items() if key[-2:] != "_s"]
+    rows = [(key, str(dataset[key])) for key in dataset if key.endswith("_rows")]
     return _CARD.format(
         name=name,
-        base=base.id,
-        base_json=json.dumps(base.id),
+        base=base.name,
+        base_json=json.dumps(base.name),
         revision=base.revision,
         rank=rank_class,
-        metrics="\n".join(
-            f"| {key} | {value:.4g} |" for key, value in metrics.items() if key[-2:] != "_s"
-        ),
-        rows="\n".join(f"| {key} | {dataset[key]} |" for key in dataset if key.endswith("_rows")),
+        tables=_table("metric", numbers) + _table("rows of the dataset", rows),
         recipe=json.dumps(recipe, indent=2, ensure_ascii=False),
     )
+
+
+def _table(title: str, rows: Sequence[tuple[str, str]]) -> str:
+    if not rows:
+        return ""
+    lines = "".join(f"| {key} | {value} |\n" for key, value in rows)
+    return f"| {title} | |\n| --- | ---: |\n{lines}\n"

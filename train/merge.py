@@ -25,6 +25,7 @@ from adapters.files import CONFIG_FILE, WEIGHTS_FILE
 from adapters.lint import RANK_CLASSES
 from adapters.registry import Registry
 from adapters.types import Version, check_name
+from train.card import card
 
 METHODS = ("cat", "svd", "linear", "ties", "dare_ties")
 _EXACT_ERROR = 1e-4
@@ -90,20 +91,25 @@ def merge(asked: Merge, registry: Registry, *, base: str | None = None) -> Versi
     if asked.method == "cat" and error > _EXACT_ERROR:
         raise Rejected(f"The merger is off by {error:.2g}, so nothing was published.")
     with tempfile.TemporaryDirectory(prefix="adapters-merge-") as folder:
-        write(merged, Path(folder), origin.id)
+        rank = write(merged, Path(folder), origin.name)
+        recipe = {
+            "merge": asked.method,
+            "parents": [version.ref for version in versions],
+            "weights": list(asked.weights),
+            "r": asked.r,
+            "density": asked.density if "ties" in asked.method else None,
+            "seed": asked.seed if "dare" in asked.method else None,
+        }
+        metrics = {"merge_error": error}
+        text = card(asked.name, origin, recipe, {}, metrics, rank)
+        (Path(folder) / "README.md").write_text(text, encoding="utf-8")
         return registry.publish(
             asked.name,
             Path(folder),
             base=origin,
             base_path=found.path,
-            recipe={
-                "merge": asked.method,
-                "weights": list(asked.weights),
-                "r": asked.r,
-                "density": asked.density if "ties" in asked.method else None,
-                "seed": asked.seed if "dare" in asked.method else None,
-            },
-            metrics={"merge_error": error},
+            recipe=recipe,
+            metrics=metrics,
             parents=[version.engine_name for version in versions],
         )
 
@@ -246,8 +252,10 @@ def _apply(delta: Delta, x: Array) -> Array:
 # -- writing --------------------------------------------------------------------------------------
 
 
-def write(merged: Mapping[str, Delta], folder: Path, base: str) -> None:
-    """Write a plain PEFT adapter of scale 1: lora_alpha is r, module by module.
+def write(merged: Mapping[str, Delta], folder: Path, base: str) -> int:
+    """Write a plain PEFT adapter of scale 1 (lora_alpha is r, module by module).
+
+    Returns the smallest `max_lora_rank` that serves it.
 
     Raises:
         Rejected: a rank above what vLLM serves.
@@ -285,3 +293,4 @@ def write(merged: Mapping[str, Delta], folder: Path, base: str) -> None:
             tensors[f"{path}.lora_{name}"] = numpy.ascontiguousarray(values, dtype=numpy.float32)
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    return min(known for known in RANK_CLASSES if known >= largest)

@@ -33,24 +33,37 @@ def free_port() -> int:
 def served(arguments: Sequence[str], log: Path, *, timeout_s: float = 600) -> Iterator[str]:
     """Run `adapters serve ARGUMENTS` on a free port while the block runs; yield its URL.
 
+    Raises:
+        Unavailable: as `running`.
+    """
+    port = free_port()
+    command = [*ADAPTERS, "serve", "--port", str(port), *arguments]
+    with running(command, f"http://127.0.0.1:{port}", "/ready", log, timeout_s=timeout_s) as url:
+        yield url
+
+
+@contextmanager
+def running(
+    command: Sequence[str], url: str, ready: str, log: Path, *, timeout_s: float = 600
+) -> Iterator[str]:
+    """Run a server while the block runs; yield its URL once GET `ready` succeeds.
+
     The server gets its own session, so Ctrl-C reaches only us and we end it in order: SIGTERM,
     then SIGKILL to its whole group. Its output goes to `log`.
 
     Raises:
         Unavailable: it ended or was not ready in time; the message holds the log's tail.
     """
-    port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*ADAPTERS, "serve", "--port", str(port), *arguments],
+            command,
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
     try:
-        url = f"http://127.0.0.1:{port}"
-        _wait(process, f"{url}/ready", log, timeout_s)
+        _wait(process, f"{url}{ready}", log, timeout_s)
         yield url
     finally:
         _end(process)

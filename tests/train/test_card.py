@@ -1,0 +1,33 @@
+"""A version's model card: metadata the Hub reads, numbers, and how to use it."""
+
+from __future__ import annotations
+
+import yaml
+
+from adapters.types import BaseModel
+from train.card import card
+
+BASE = BaseModel("Qwen/Qwen3-0.6B", "c1899de", "", "", "")
+
+
+def test_the_hub_reads_its_metadata() -> None:
+    text = card("support", BASE, {"r": 8}, {}, {}, 16)
+    _, metadata, body = text.split("---\n", 2)
+    read = yaml.safe_load(metadata)
+    assert (read["base_model"], read["library_name"]) == ("Qwen/Qwen3-0.6B", "peft")
+    assert "--max-lora-rank 16 --lora-modules support=" in body
+    assert '"r": 8' in body
+
+
+def test_it_shows_rows_and_metrics_but_no_times_and_no_empty_table() -> None:
+    dataset = {"rows": 9, "train_rows": 7, "sha256": "1a"}
+    full = card("support", BASE, {}, dataset, {"eval_loss": 0.25, "train_runtime_s": 3.0}, 16)
+    assert "| eval_loss | 0.25 |" in full
+    assert "| train_rows | 7 |" in full
+    assert "train_runtime_s" not in full
+    assert "| --- |" not in card("support", BASE, {}, {}, {}, 16)
+
+
+def test_a_local_base_shows_no_path_of_this_machine() -> None:
+    local = BaseModel("/srv/models/mine", "sha256:1a", "", "", "")
+    assert "/srv" not in card("support", local, {}, {}, {}, 16)
