@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from adapters.types import BaseModel
+from tests.hub.server import WRITE_TOKEN, Hub
 
 LLAMA = {
     "model_type": "llama",
@@ -78,6 +79,22 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("ADAPTERS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ADAPTERS_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub double that the client talks to, in this process and in those it starts."""
+    with Hub() as hub:
+        monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        # Read when the client is imported, which some other test may have done.
+        constants = "huggingface_hub.constants"
+        template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(f"{constants}.ENDPOINT", hub.endpoint)
+        monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(f"{constants}.HF_HUB_DISABLE_XET", True)
+        yield hub
 
 
 @pytest.fixture(scope="session")

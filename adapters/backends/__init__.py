@@ -11,7 +11,7 @@ __all__ = ["Line", "RegistryBackend", "backend_for"]
 
 
 def backend_for(location: str) -> RegistryBackend:
-    """Return the backend of a location: a folder.
+    """Return the backend of a location: a folder, or `hf://org` on the Hugging Face Hub.
 
     Raises:
         UsageError: a scheme that no backend serves.
@@ -19,8 +19,13 @@ def backend_for(location: str) -> RegistryBackend:
     from adapters.backends.local import LocalBackend
 
     scheme, separator, _ = location.partition("://")
+    if scheme == "hf" and separator:
+        from adapters.backends.hub import hub_backend
+
+        return hub_backend(location)
     if separator:
         raise UsageError(
-            f"No registry backend for {scheme}://.", fix="Name a folder, e.g. ~/.adapters."
+            f"No registry backend for {scheme}://.",
+            fix="Name a folder, e.g. ~/.adapters, or hf://your-org.",
         )
     return LocalBackend(Path(location).expanduser().absolute())

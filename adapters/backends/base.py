@@ -54,7 +54,8 @@ class RegistryBackend(Protocol):
         Atomic: at every instant, also after a kill, readers see the whole version or none.
         Numbers are unique among any number of concurrent writers, grow, and are never used
         again. `manifest` is called with the number and the files as copied, perhaps more than
-        once where another writer takes the number first.
+        once where another writer takes the number first; what it returns has a `publish_id`
+        that no other publication has.
 
         Raises:
             UsageError: the manifest holds what JSON cannot (NaN, an object of no JSON type).

@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import random
+import secrets
 import signal
 import sys
 import time
@@ -18,10 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from huggingface_hub import CommitOperationAdd, HfApi
+
 from adapters.backends import RegistryBackend
+from adapters.backends.hub import HubBackend
+from adapters.backends.hub_calls import Calls
 from adapters.backends.local import LocalBackend
 from adapters.files import differences, digest, version_files
 from adapters.types import BaseModel, File, Manifest
+from tests.hub.server import ORG
 
 NAME = "support"
 JOURNAL = "aliases/production"
@@ -30,6 +36,11 @@ BASE = BaseModel("small", "sha256:" + "0" * 64, "1" * 64, "2" * 64, "3" * 64)
 
 class Kind(Protocol):
     """One implementation, and the accidents that only it knows how to bring about."""
+
+    crowd: tuple[int, int]
+    """How many processes write at once, and how often each: as many as take seconds."""
+    kill_within_s: float
+    """About as long as it takes to publish and append."""
 
     def open(self, place: Path) -> RegistryBackend:
         """Open the registry at a place; as another process would, nothing is shared."""
@@ -41,6 +52,9 @@ class Kind(Protocol):
 class Local:
     """A folder."""
 
+    crowd = (8, 4)
+    kill_within_s = 0.03
+
     def open(self, place: Path) -> RegistryBackend:
         return LocalBackend(place)
 
@@ -49,12 +63,33 @@ class Local:
             stream.write(torn)
 
 
-KINDS: Mapping[str, Kind] = {"local": Local()}
+class OnHub:
+    """The Hub double that HF_ENDPOINT names; `place` plays no part, each test has a double."""
+
+    crowd = (4, 2)
+    kill_within_s = 0.15
+
+    def open(self, place: Path) -> RegistryBackend:
+        calls = Calls(ORG, patience_s=30, first_pause_s=0.01)
+        return HubBackend(ORG, fresh_s=0, calls=calls)
+
+    def tear(self, place: Path, name: str, journal: str, torn: bytes) -> None:
+        """A commit is whole or not there: what comes nearest is a stranger's on the branch."""
+        HfApi().create_commit(
+            f"{ORG}/{name}",
+            [CommitOperationAdd("alias.json", torn)],
+            commit_message="Update alias.json",
+            revision=journal.rpartition("/")[2],
+        )
+
+
+KINDS: Mapping[str, Kind] = {"local": Local(), "hub": OnHub()}
 
 
 def manifest(name: str, number: int, files: Mapping[str, File]) -> Manifest:
-    """Return the smallest manifest."""
-    return Manifest(name, number, digest(files), "", "2026-01-01T00:00:00+00:00", files, BASE, {})
+    """Return the smallest manifest; its id is its own, as the port asks."""
+    now, own = "2026-01-01T00:00:00+00:00", secrets.token_hex(16)
+    return Manifest(name, number, digest(files), own, now, files, BASE, {})
 
 
 def publish(backend: RegistryBackend, folder: Path, name: str = NAME) -> int:
@@ -104,7 +139,7 @@ def kill(kind: str, place: str, folder: str, kills: str) -> dict[str, list[int]]
         os.close(writer)
         with os.fdopen(reader, "rb") as stream:
             stream.readline()
-            time.sleep(chance.uniform(0, 0.03))
+            time.sleep(chance.uniform(0, KINDS[kind].kill_within_s))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             told = [line.split() for line in stream]
@@ -133,7 +168,7 @@ def kill_deleting(kind: str, place: str, folder: str, kills: str) -> dict[str, l
         os.close(writer)
         with os.fdopen(reader, "rb") as stream:
             stream.readline()
-            time.sleep(chance.uniform(0, 0.02))
+            time.sleep(chance.uniform(0, KINDS[kind].kill_within_s))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             told = [line.split() for line in stream]

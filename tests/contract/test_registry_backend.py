@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def accidents(kind: str) -> Kind:
+def accidents(kind: str, request: pytest.FixtureRequest) -> Kind:
+    if kind == "hub":
+        request.getfixturevalue("hub")
     return KINDS[kind]
 
 
@@ -90,7 +93,8 @@ def test_a_version_is_what_was_given(backend: RegistryBackend, adapter_folder: P
     before = {path.name: path.read_bytes() for path in adapter_folder.iterdir()}
     publish(backend, adapter_folder)
     version = backend.open(NAME, 1)
-    assert version.manifest == manifest(NAME, 1, version.manifest.files)
+    given = manifest(NAME, 1, version.manifest.files)
+    assert version.manifest == replace(given, publish_id=version.manifest.publish_id)
     assert {path: (version.path / path).read_bytes() for path in version.manifest.files} == before
     assert {path.name: path.read_bytes() for path in adapter_folder.iterdir()} == before
     assert_whole(backend, 1)
@@ -130,7 +134,9 @@ def test_a_publication_that_fails_leaves_nothing(
         raise KeyboardInterrupt
 
     def no_json(number: int, files: Mapping[str, File]) -> Manifest:
-        return Manifest(NAME, number, "", "", "", files, manifest(NAME, 1, {}).base, {"r": object})
+        return Manifest(
+            NAME, number, "", "id", "", files, manifest(NAME, 1, {}).base, {"r": object}
+        )
 
     with pytest.raises(KeyboardInterrupt):
         backend.publish(NAME, adapter_folder, ["adapter_config.json"], fail)
@@ -141,9 +147,9 @@ def test_a_publication_that_fails_leaves_nothing(
 
 
 def test_many_processes_write_at_once(
-    backend: RegistryBackend, kind: str, place: Path, adapter_folder: Path
+    backend: RegistryBackend, accidents: Kind, kind: str, place: Path, adapter_folder: Path
 ) -> None:
-    writers, rounds = 8, 4
+    writers, rounds = accidents.crowd
     process = start("race", kind, place, adapter_folder, writers, rounds)
     checked: set[int] = set()
     while process.poll() is None:  # readers see whole versions at every instant, and no gaps
@@ -191,7 +197,9 @@ def test_a_killed_writer_leaves_a_whole_version_or_none(
     for turn in range(kills):
         acknowledged = done["lines"].count(turn)
         assert acknowledged <= turns.count(turn) <= acknowledged + 1
-    assert publish(backend, adapter_folder) == len(numbers) + 1, "no lock is left behind"
+    number = publish(backend, adapter_folder)  # no lock is left behind
+    assert number in (len(numbers) + 1, len(numbers) + 2), "it may finish what the last one began"
+    assert backend.numbers(NAME) == list(range(1, number + 1))
     backend.append(NAME, JOURNAL, {"turn": kills}, expect=len(turns))
 
 
@@ -252,10 +260,13 @@ def test_a_killed_deletion_leaves_a_whole_version_or_none(
     assert len(left) <= kills
     number = publish(backend, adapter_folder)
     assert number > max([*done["published"], *left]), "no number of a deleted version comes again"
-    for whole in (*left, number):
-        assert_whole(backend, whole)
     backend.sweep(NAME)
-    assert backend.numbers(NAME) == [*left, number]
+    whole = backend.numbers(NAME)
+    assert set(whole) >= {*left, number}
+    assert set(whole) & set(done["deleted"]) == set()
+    assert len(whole) <= len(left) + 2, "it may finish what the last one began"
+    for each in whole:
+        assert_whole(backend, each)
 
 
 # -- journals ---------------------------------------------------------------------------------
