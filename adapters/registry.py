@@ -322,8 +322,18 @@ class Registry(Reader):
         alias: str | None = None,
         **detail: Any,
     ) -> None:
-        entry = LogEntry(action, _now(), _actor(), version, alias, detail)
+        entry = self._entry(action, version=version, alias=alias, **detail)
         self._backend.append(name, LOG, entry_line(entry))
+
+    def _entry(
+        self,
+        action: str,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        **detail: Any,
+    ) -> LogEntry:
+        return LogEntry(action, _now(), _actor(), version, alias, detail)
 
 
 def _check_arms(arms: Sequence[Arm]) -> None:

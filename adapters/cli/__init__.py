@@ -30,6 +30,12 @@ _COMMANDS = {
     "promote": ("adapters.cli.registry:promote", "Point an alias at a version."),
     "rollback": ("adapters.cli.registry:rollback", "Point an alias back at what it was."),
     "log": ("adapters.cli.registry:log", "Show what was done to an adapter."),
+    "protect": ("adapters.cli.housekeeping:protect", "Have an alias move only with --yes."),
+    "verify": ("adapters.cli.housekeeping:verify", "Find out what is damaged."),
+    "retire": ("adapters.cli.housekeeping:retire", "Serve a version no more; it stays."),
+    "delete": ("adapters.cli.housekeeping:delete", "Delete a version for good."),
+    "gc": ("adapters.cli.housekeeping:gc", "Delete what nobody holds."),
+    "du": ("adapters.cli.housekeeping:du", "Show how much of the disk is taken."),
 }
 _PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 

@@ -11,7 +11,8 @@ import typer
 from adapters.registry import Registry
 from adapters.render import emit_json, table
 from adapters.selection import Condition, order, select
-from adapters.types import PRODUCTION, Ref, Version, parse_number
+from adapters.standing import Standing
+from adapters.types import PRODUCTION, LogEntry, Ref, Version, parse_number
 
 RegistryOption = Annotated[
     str | None,
@@ -20,6 +21,7 @@ RegistryOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ReasonOption = Annotated[str, typer.Option(help="Why, for the log.")]
 AliasArgument = Annotated[str, typer.Argument(help="The alias to move.")]
+ConfirmOption = Annotated[bool, typer.Option("--yes", help="Move a protected alias, too.")]
 
 
 def list_(
@@ -69,12 +71,15 @@ def show(
 
     Example: adapters show support@production
     """
-    version = Registry.open(registry).resolve(ref)
+    opened = Registry.open(registry)
+    version = opened.resolve(ref)
+    standing = opened.standings(version.name).get(version.number)
     manifest = version.manifest.as_json() | {"path": str(version.path)}
     if json:
-        emit_json(manifest | {"engine_name": version.engine_name})
+        said = asdict(standing) if standing else None
+        emit_json(manifest | {"engine_name": version.engine_name, "standing": said})
     else:
-        typer.echo(_card(version))
+        typer.echo(_card(version, standing))
 
 
 def promote(
@@ -84,6 +89,7 @@ def promote(
         str | None, typer.Option(help="Only if the alias points at this version now, e.g. v2.")
     ] = None,
     reason: ReasonOption = "",
+    yes: ConfirmOption = False,
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -93,7 +99,9 @@ def promote(
     """
     parsed = Ref.parse(ref)
     expected = None if if_current is None else parse_number(if_current)
-    move = Registry.open(registry).promote(parsed, alias, if_current=expected, reason=reason)
+    move = Registry.open(registry).promote(
+        parsed, alias, if_current=expected, reason=reason, confirmed=yes
+    )
     if json:
         emit_json(asdict(move))
     else:
@@ -106,6 +114,7 @@ def rollback(
     alias: AliasArgument = PRODUCTION,
     steps: Annotated[int, typer.Option(help="How many promotions to undo.")] = 1,
     reason: ReasonOption = "",
+    yes: ConfirmOption = False,
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -113,7 +122,8 @@ def rollback(
 
     Example: adapters rollback support --reason "complaints"
     """
-    move = Registry.open(registry).rollback(name, alias, steps=steps, reason=reason)
+    opened = Registry.open(registry)
+    move = opened.rollback(name, alias, steps=steps, reason=reason, confirmed=yes)
     if json:
         emit_json(asdict(move))
     else:
@@ -134,18 +144,20 @@ def log(
         emit_json([asdict(entry) for entry in entries])
         return
     rows = [
-        (e.time, e.actor, e.action, f"v{e.version}" if e.version else None, e.alias)
+        (e.time, e.actor, e.action, f"v{e.version}" if e.version else None, e.alias, _why(e))
         for e in entries
     ]
-    typer.echo(table(["time", "actor", "action", "version", "alias"], rows))
+    typer.echo(table(["time", "actor", "action", "version", "alias", "reason"], rows))
 
 
 def _row(registry: Registry, version: Version, metrics: Iterable[str]) -> dict[str, object]:
     manifest = version.manifest
     aliases = [a for a, n in registry.aliases(version.name).items() if n == version.number]
+    standing = registry.standings(version.name).get(version.number)
     return {
         "version": version.ref,
         "aliases": ",".join(aliases) or None,
+        "standing": standing.state if standing else None,
         "base": manifest.base.id,
         "r": manifest.peft.get("r"),
         **{name: _rounded(manifest.metrics.get(name)) for name in dict.fromkeys(metrics)},
@@ -155,10 +167,15 @@ def _row(registry: Registry, version: Version, metrics: Iterable[str]) -> dict[s
     }
 
 
-def _card(version: Version) -> str:
+def _why(entry: LogEntry) -> object:
+    return entry.detail.get("reason") or None
+
+
+def _card(version: Version, standing: Standing | None) -> str:
     manifest = version.manifest
     facts: list[tuple[str, object]] = [
         ("version", version.engine_name),
+        ("standing", f"{standing.state}: {standing.reason}" if standing else None),
         ("path", version.path),
         ("created", manifest.created_at),
         ("base", f"{manifest.base.id} @ {manifest.base.revision[:19]}"),

@@ -83,7 +83,7 @@ def test_list(run: Run, registry: Registry, adapter_folder: Path) -> None:
     assert rows[1]["eval_loss"] == 0.5
     assert [row["version"] for row in run("list", "tone", "--json").json] == ["tone@v1"]
     header, *lines = run("list", "support").out.splitlines()
-    assert header.split()[:3] == ["version", "aliases", "base"]
+    assert header.split()[:3] == ["version", "aliases", "standing"]
     assert [line.split()[0] for line in lines] == ["support@v1", "support@v2", "support@v3"]
     assert "production" in lines[1]
 

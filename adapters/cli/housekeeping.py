@@ -1,0 +1,160 @@
+"""`adapters verify | retire | delete | gc | du | protect`: keeping the registry's house."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from adapters.cli.registry import JsonOption, ReasonOption, RegistryOption
+from adapters.errors import InvalidAdapter, UsageError
+from adapters.housekeeping import Housekeeping, Verdict
+from adapters.render import emit_json, table
+from adapters.retention import Retention, Usage
+from adapters.types import PRODUCTION
+
+VersionArgument = Annotated[str, typer.Argument(help="The version, e.g. support@v3.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Yes, delete for good.")]
+
+
+def verify(
+    ref: Annotated[str | None, typer.Argument(help="The version, e.g. support@v3.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every version there is.")] = False,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Do not choose or serve what is damaged.")
+    ] = False,
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Read every byte again and compare it with what was published. Exit code 4: damage.
+
+    A quarantined version that verifies is released.
+
+    Example: adapters verify --all --quarantine
+    """
+    if (ref is None) != every:
+        raise UsageError("What is to be verified?", fix="Name one version, or say --all.")
+    verdicts = Housekeeping.open(registry).examine(ref, quarantine=quarantine)
+    if json:
+        emit_json([asdict(verdict) for verdict in verdicts])
+    else:
+        typer.echo("\n".join(_line(verdict) for verdict in verdicts) or "Nothing to verify.")
+    if damaged := [verdict.version for verdict in verdicts if verdict.damage]:
+        raise InvalidAdapter(
+            f"Damaged: {', '.join(damaged)}.",
+            fix="Restore the files from a copy, or publish again; --quarantine keeps them out.",
+        )
+
+
+def retire(
+    ref: VersionArgument,
+    undo: Annotated[bool, typer.Option("--undo", help="Serve it again.")] = False,
+    reason: ReasonOption = "",
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Serve a version to no new request any more; it stays, and can come back.
+
+    Example: adapters retire support@v1 --reason "answers in the old tone"
+    """
+    opened = Housekeeping.open(registry)
+    version = (opened.restore if undo else opened.retire)(ref, reason=reason)
+    if json:
+        emit_json({"version": version.ref, "retired": not undo, "reason": reason})
+    else:
+        typer.echo(f"{version.ref} is {'served again' if undo else 'retired'}.")
+
+
+def delete(
+    ref: VersionArgument,
+    yes: YesOption = False,
+    reason: ReasonOption = "",
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Delete a version for good; a tombstone stays, its number is never used again.
+
+    Example: adapters delete support@v1 --yes --reason "trained on the wrong rows"
+    """
+    if not yes:
+        raise UsageError(f"{ref} would be gone for good.", fix="Add --yes to delete it.")
+    version = Housekeeping.open(registry).delete(ref, reason=reason)
+    if json:
+        emit_json({"version": version.ref, "digest": version.manifest.digest, "reason": reason})
+    else:
+        typer.echo(f"{version.ref} is deleted.")
+
+
+def gc(
+    keep_last: Annotated[
+        int, typer.Option(help="Keep so many of each adapter's last versions.")
+    ] = 3,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would go; so without --yes.")
+    ] = False,
+    yes: YesOption = False,
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Delete versions that nobody holds, and what killed writers left.
+
+    Kept: what aliases point at and one rollback brings back, running experiments' arms, what
+    servers have loaded, the last versions, and the parents of all these.
+
+    Example: adapters gc --keep-last 5 --yes
+    """
+    opened, deleting = Retention.open(registry), yes and not dry_run
+    gone = opened.collect(keep_last=keep_last) if deleting else opened.plan(keep_last=keep_last)
+    if json:
+        emit_json({"deleted": deleting, "versions": [asdict(usage) for usage in gone]})
+        return
+    if gone:
+        typer.echo(_sizes(gone))
+    total = f"{len(gone)} version(s), {sum(usage.size_bytes for usage in gone):,} bytes"
+    typer.echo(f"Deleted {total}." if deleting else f"Would delete {total}. Do it: --yes")
+
+
+def du(registry: RegistryOption = None, json: JsonOption = False) -> None:
+    """Show how many bytes each adapter and each version takes.
+
+    Example: adapters du
+    """
+    found = Retention.open(registry).usage()
+    names = sorted({usage.version.partition("@")[0] for usage in found})
+    totals = {
+        name: sum(u.size_bytes for u in found if u.version.partition("@")[0] == name)
+        for name in names
+    }
+    if json:
+        emit_json({"adapters": totals, "versions": [asdict(usage) for usage in found]})
+    else:
+        typer.echo(_sizes([*found, *(Usage(name, size) for name, size in totals.items())]))
+
+
+def protect(
+    name: Annotated[str, typer.Argument(help="The adapter.")],
+    alias: Annotated[str, typer.Argument(help="The alias.")] = PRODUCTION,
+    undo: Annotated[bool, typer.Option("--undo", help="Protect it no longer.")] = False,
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Have promote and rollback of an alias ask for --yes.
+
+    Example: adapters protect support production
+    """
+    opened = Housekeeping.open(registry)
+    (opened.unprotect if undo else opened.protect)(name, alias)
+    if json:
+        emit_json({"alias": f"{name}@{alias}", "protected": not undo})
+    else:
+        typer.echo(f"{name}@{alias} {'moves freely' if undo else 'asks for --yes'} from now on.")
+
+
+def _line(verdict: Verdict) -> str:
+    kept_out = " (quarantined)" if verdict.quarantined else ""
+    return f"{verdict.version}: {verdict.damage or 'as published'}{kept_out}"
+
+
+def _sizes(usages: list[Usage]) -> str:
+    return table(["version", "bytes"], [(u.version, f"{u.size_bytes:,}") for u in usages])

@@ -1,0 +1,225 @@
+"""Keeping house: what is damaged, what is not served any more, what may go for good.
+
+Nothing is taken from under somebody: a version that an alias, a running experiment or a running
+server holds is not deleted, and each of them is named. Every verb leaves its line in the log.
+What garbage is, is `adapters.retention`'s to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from adapters.errors import Conflict, InvalidAdapter, NotFound, RegistryUnavailable, UsageError
+from adapters.journals import LOG, entry_line
+from adapters.leases import leases
+from adapters.registry import Registry
+from adapters.standing import PROTECTION, STANDING
+from adapters.types import Ref, Version, check_alias
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What reading a version again found."""
+
+    version: str
+    """Its ref, e.g. `support@v3`."""
+    damage: str
+    """What is not as it was published; empty where all is."""
+    quarantined: bool
+    """Whether it is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Somebody who needs a version, and how to make them let go."""
+
+    who: str
+    fix: str
+
+
+class Housekeeping(Registry):
+    """The registry with its keeper's verbs."""
+
+    def examine(self, ref: str | None = None, *, quarantine: bool = False) -> list[Verdict]:
+        """Read every byte of a version, or of all versions, again and say how each stands.
+
+        `quarantine`: from now on what is damaged is neither chosen nor served. Only a line in a
+        journal says so, the files stay where they are for whoever restores them. A quarantined
+        version that verifies is released, asked for or not.
+
+        Raises:
+            InvalidName, NotFound, UsageError: as `resolve`.
+        """
+        found = []
+        for name, number in self._meant(ref):
+            try:
+                damage = self._damage(name, number)
+            except NotFound:
+                if ref is not None:
+                    raise
+                continue  # deleted meanwhile
+            standing = self.standings(name).get(number)
+            quarantined = standing is not None and standing.state == "quarantined"
+            if damage and quarantine and not quarantined:
+                self._rule(name, STANDING, "quarantine", version=number, reason=damage)
+                quarantined = True
+            elif quarantined and not damage:
+                self._rule(name, STANDING, "release", version=number)
+                quarantined = False
+            found.append(Verdict(f"{name}@v{number}", damage, quarantined))
+        return found
+
+    def retire(self, ref: str, *, reason: str = "") -> Version:
+        """Serve a version to no new request from now on; it stays, and can come back.
+
+        Running requests end as they began. Retiring again changes nothing but the reason.
+
+        Raises:
+            InvalidName, NotFound: no such version.
+            UsageError: `ref` names no version by number or digest.
+            Conflict: an alias points at it or a running experiment uses it; the message names
+                each, the fix says how to let go.
+        """
+        version = self._exactly(ref)
+        with self._backend.writing(version.name):
+            self._backend.open(version.name, version.number)
+            _refuse(version, self._users(version.name, version.number))
+            self._rule(version.name, STANDING, "retire", version=version.number, reason=reason)
+        return version
+
+    def restore(self, ref: str, *, reason: str = "") -> Version:
+        """Undo a retirement; restoring what is not retired changes nothing.
+
+        Raises:
+            InvalidName, NotFound, UsageError: as `retire`.
+        """
+        version = self._exactly(ref)
+        if version.number in self.standings(version.name):
+            self._rule(version.name, STANDING, "restore", version=version.number, reason=reason)
+        return version
+
+    def delete(self, ref: str, *, reason: str = "") -> Version:
+        """Delete a version for good. A tombstone stays; its number is never used again.
+
+        Atomic: at every instant, also after a kill, it is there as a whole or deleted.
+
+        Raises:
+            InvalidName, NotFound, UsageError: as `retire`.
+            Conflict: an alias, a running experiment or a running server holds it; the message
+                names each, the fix says how to let go.
+        """
+        version = self._exactly(ref)
+        with self._backend.writing(version.name):
+            holders = [*self._users(version.name, version.number), *self._servers(version)]
+            _refuse(version, holders)
+            self._bury(version, reason)
+        return version
+
+    def protect(self, name: str, alias: str) -> None:
+        """Have `promote` and `rollback` of an alias ask for a word more from now on.
+
+        Raises:
+            InvalidName, NotFound: no such adapter or alias.
+        """
+        if check_alias(alias) not in self.aliases(name):
+            self.resolve(Ref(name, alias=alias))  # says which there are
+        if alias not in self.protected(name):
+            self._rule(name, PROTECTION, "protect", alias=alias)
+
+    def unprotect(self, name: str, alias: str) -> None:
+        """Undo `protect`; what is not protected stays so.
+
+        Raises:
+            InvalidName, NotFound: no such adapter.
+        """
+        self._numbers(name)
+        if check_alias(alias) in self.protected(name):
+            self._rule(name, PROTECTION, "unprotect", alias=alias)
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _meant(self, ref: str | None) -> Iterator[tuple[str, int]]:
+        if ref is None:
+            for name in self.names():
+                yield from ((name, number) for number in self._backend.numbers(name))
+        else:
+            parsed = Ref.parse(ref)
+            yield parsed.name, parsed.number or self._find(parsed).number
+
+    def _damage(self, name: str, number: int) -> str:
+        try:
+            self.verify(Ref(name, number=number))
+        except (InvalidAdapter, RegistryUnavailable) as error:
+            return error.message
+        except OSError as error:
+            self._backend.open(name, number)  # deleted meanwhile?
+            return f"{error.filename}: {error.strerror}"
+        return ""
+
+    def _exactly(self, ref: str) -> Version:
+        parsed = Ref.parse(ref)
+        version = self._find(parsed)
+        if not parsed.number and not parsed.digest:
+            raise UsageError(
+                f"{ref} may mean another version tomorrow.",
+                fix=f"Name the version, e.g. {version.ref}.",
+            )
+        return version
+
+    def _users(self, name: str, number: int) -> list[Holder]:
+        """Return what in the registry itself leads to a version."""
+        found = [
+            Holder(
+                f"{name}@{alias} points at it",
+                f"Point it elsewhere: adapters promote {name}@vN {alias}",
+            )
+            for alias, pointed in self.aliases(name).items()
+            if pointed == number
+        ]
+        phase = self.experiment(name)
+        if phase and number in [arm.version for arm in phase.arms]:
+            fix = f"Stop it: adapters ab stop {name}"
+            found.append(Holder(f"the experiment {phase.experiment} runs with it", fix))
+        return found
+
+    def _servers(self, version: Version) -> list[Holder]:
+        fix = f"Retire it: adapters retire {version.ref}. Servers let go once its requests end."
+        return [
+            Holder(f"a server ({lease.holder}) has it loaded", fix)
+            for lease in leases(self.location)
+            if version.engine_name in lease.holds
+        ]
+
+    def _bury(self, version: Version, reason: str) -> None:
+        """Delete a version that nobody holds. Under the lock."""
+        entry = self._entry(
+            "delete",
+            version=version.number,
+            digest=version.manifest.digest,
+            reason=reason,
+        )
+        self._backend.delete(version.name, version.number, entry_line(entry))
+        self._backend.append(version.name, LOG, entry_line(entry))
+
+    def _rule(
+        self,
+        name: str,
+        journal: str,
+        action: str,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        reason: str = "",
+    ) -> None:
+        line = entry_line(self._entry(action, version=version, alias=alias, reason=reason))
+        self._backend.append(name, journal, line)
+        self._backend.append(name, LOG, line)
+
+
+def _refuse(version: Version, holders: list[Holder]) -> None:
+    if holders:
+        raise Conflict(
+            f"{version.ref} is held: {'; '.join(holder.who for holder in holders)}.",
+            fix=" ".join(dict.fromkeys(holder.fix for holder in holders)),
+        )
