@@ -146,14 +146,15 @@ class Registry(Reader):
             InvalidName, NotFound: as `resolve`.
             Rejected: the version is retired or quarantined or its lint failed, or the alias is
                 protected and this is not `confirmed`.
-            Conflict: the alias does not point at `if_current`.
+            Conflict: the alias does not point at `if_current`, or moves at this moment.
         """
         version = self.resolve(ref)
         check_alias(alias)
         with self._backend.writing(version.name):
             self._check_may_stand(version.name, version.number)
             self._check_confirmed(version.name, alias, confirmed)
-            current = self.aliases(version.name).get(alias)
+            moves = self.history(version.name, alias)
+            current = moves[-1].to_version if moves else None
             if if_current is not None and current != if_current:
                 at = f"at v{current}" if current else "nowhere"
                 raise Conflict(
@@ -169,7 +170,7 @@ class Registry(Reader):
                 reason=reason,
                 evidence=dict(evidence or {}),
             )
-            return self._move(version.name, alias, move)
+            return self._move(version.name, alias, move, len(moves))
 
     def rollback(
         self,
@@ -219,7 +220,7 @@ class Registry(Reader):
                 reason=reason,
                 steps=steps,
             )
-            return self._move(name, alias, move)
+            return self._move(name, alias, move, len(moves))
 
     # -- experiments --------------------------------------------------------------------------
 
@@ -304,13 +305,16 @@ class Registry(Reader):
                 f"{name}@{alias} is protected.", fix="Add --yes to move it all the same."
             )
 
-    def _move(self, name: str, alias: str, move: AliasMove) -> AliasMove:
-        self._backend.append(name, aliases_journal(alias), move_line(move))
+    def _move(self, name: str, alias: str, move: AliasMove, known: int) -> AliasMove:
+        # `known`: what was decided upon so many moves is not done upon more. No lock says so
+        # where a backend has none.
+        self._backend.append(name, aliases_journal(alias), move_line(move), expect=known)
         self._note(name, move.action, version=move.to_version, alias=alias)
         return move
 
     def _record(self, name: str, phase: Phase) -> None:
-        self._backend.append(name, experiment_journal(phase.experiment), phase_line(phase))
+        journal = experiment_journal(phase.experiment)
+        self._backend.append(name, journal, phase_line(phase), expect=phase.number - 1)
         self._note(name, f"experiment {phase.status}", experiment=phase.experiment)
 
     def _note(
@@ -322,18 +326,8 @@ class Registry(Reader):
         alias: str | None = None,
         **detail: Any,
     ) -> None:
-        entry = self._entry(action, version=version, alias=alias, **detail)
+        entry = LogEntry(action, _now(), _actor(), version, alias, detail)
         self._backend.append(name, LOG, entry_line(entry))
-
-    def _entry(
-        self,
-        action: str,
-        *,
-        version: int | None = None,
-        alias: str | None = None,
-        **detail: Any,
-    ) -> LogEntry:
-        return LogEntry(action, _now(), _actor(), version, alias, detail)
 
 
 def _check_arms(arms: Sequence[Arm]) -> None:

@@ -216,8 +216,10 @@ class HubBackend:
         return self._journals.read(name, journal, refs) if refs else []
 
     def append(self, name: str, journal: str, line: Line, *, expect: int | None = None) -> None:
-        self._journals.append(name, journal, line, lambda: self._created(name), expect)
-        self._forget(name)
+        try:
+            self._journals.append(name, journal, line, lambda: self._created(name), expect)
+        finally:
+            self._forget(name)  # also after a conflict: the next look shows who was first
 
     def check_writable(self) -> None:
         told = self._calls.persist("ask who you are", lambda _: self._calls.api.whoami())
@@ -231,7 +233,11 @@ class HubBackend:
             )
 
     def writing(self, name: str) -> AbstractContextManager[object]:
-        """Return a null context: there are no locks on the Hub, `expect` decides."""
+        """Return a null context: there are no locks on the Hub, `expect` decides.
+
+        What is read inside the block is what the Hub says now, not `fresh_s` ago.
+        """
+        self._forget(name)
         return nullcontext()
 
     # -- inside -------------------------------------------------------------------------------
