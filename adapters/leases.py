@@ -71,6 +71,12 @@ class Holding:
         plain = re.sub(r"[^A-Za-z0-9.-]", "_", host)[:64]
         self._file = f"{plain}-{pid}-{start}.json"
 
+    def __enter__(self) -> Holding:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def renew(self, names: Iterable[str]) -> None:
         """Say that these are held, and no others. Atomic: readers see the old or the new file.
 

@@ -11,8 +11,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Set
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Set
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,16 @@ class _Standing:
 class Admission:
     """Which versions may be asked of the engine. Lives on the event loop."""
 
-    def __init__(self, engine: Engine, base_config: Mapping[str, Any] | None = None) -> None:
-        """`base_config`: the base's config.json, to check shapes against."""
+    def __init__(
+        self,
+        engine: Engine,
+        base_config: Mapping[str, Any] | None = None,
+        holding: Callable[[str], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
+    ) -> None:
+        """`base_config`: the base's config.json, to check shapes against. `holding`: keeps the
+        files of a version, by engine name, from being deleted while it is checked and loaded."""
         self._engine = engine
+        self._holding = holding
         self._base_config = base_config
         self._standing: dict[str, _Standing] = {}
         self._checks: dict[str, asyncio.Task[None]] = {}
@@ -100,10 +107,11 @@ class Admission:
         standing = self._standing.setdefault(version.engine_name, _Standing())
         try:
             self._check_rank(version)
-            standing.marks = await asyncio.to_thread(
-                verify, version, standing.marks, self._base_config
-            )
-            await self._engine.load(version)
+            async with self._holding(version.engine_name):
+                standing.marks = await asyncio.to_thread(
+                    verify, version, standing.marks, self._base_config
+                )
+                await self._engine.load(version)
             standing.refusal = None
         except AdaptersError as error:
             if standing.refusal is None:

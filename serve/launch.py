@@ -18,18 +18,20 @@ from typing import Any, NoReturn
 
 from adapters import bases
 from adapters.errors import MissingExtra, UsageError
+from adapters.leases import Holding
 from adapters.lint import read_base_config
 from adapters.registry import Registry
 from serve.access import Keys
 from serve.admission import Admission
 from serve.follower import Follower
 from serve.gate import Gate
+from serve.lease import EngineLease
 from serve.machine import check_port, free_bytes, has_bf16
 from serve.routing import Base
 from serve.slots import Overrides, Slots, size
 from serve.snapshot import Snapshot, take
 
-_FORGET_S = 1.0
+_KEEP_S = 1.0
 _DRAIN_S = 20
 """How long running requests may take to end; below the 30 s that supervisors commonly give."""
 _CPU_CACHE_BYTES = 1 << 30
@@ -93,10 +95,11 @@ async def _serve(
     from serve import vllm_engine
 
     sock = vllm_engine.bind(args)
-    with Follower(registry) as follower:
+    with Follower(registry) as follower, Holding(registry.location) as holding:
         async with vllm_engine.opened(args) as engine:
             await engine.check()
-            admission = Admission(engine, config)
+            lease = EngineLease(holding, engine)
+            admission = Admission(engine, config, lease.coming)
             gate = partial(
                 Gate,
                 engine=engine,
@@ -106,23 +109,25 @@ async def _serve(
                 keys=keys,
                 prompt_logprobs=not vllm_engine.on_cpu(),
             )
-            forgetting = asyncio.create_task(_forget(admission, follower))
+            keeping = asyncio.create_task(_keep(admission, follower, lease))
             try:
                 return 130 if await engine.listen(sock, gate) else 0
             finally:
-                forgetting.cancel()
+                keeping.cancel()
                 with suppress(asyncio.CancelledError):
-                    await forgetting
+                    await keeping
 
 
-async def _forget(admission: Admission, follower: Follower) -> None:
+async def _keep(admission: Admission, follower: Follower, lease: EngineLease) -> None:
+    """Once a second, let go of what is served no more, and say what is held."""
     while True:
-        await asyncio.sleep(_FORGET_S)
+        await asyncio.sleep(_KEEP_S)
         known = {version.engine_name for version in follower.current.versions()}
         try:
             await admission.forget(known)
         except Exception:
             log.exception("An adapter could not be taken out of the engine")
+        await lease.renew()
 
 
 def _flags(
