@@ -61,19 +61,27 @@ class LocalBackend:
         with _translated(self._adapters, "read"):
             folders = _entries(self._adapters)
         return [
-            e for e in folders if is_name(e) and (self._adapters / e).is_dir() and self.numbers(e)
+            e
+            for e in folders
+            if is_name(e) and os.path.isdir(f"{self._adapters}/{e}") and any(self._living(e))
         ]
 
     def numbers(self, name: str) -> list[int]:
-        folder = self._adapters / name
-        with _translated(folder, "read"):
-            return [n for n in self._taken(name) if _living(folder / f"v{n}")]
+        return list(self._living(name))
+
+    def _living(self, name: str) -> Iterator[int]:
+        """Yield the numbers of the versions that exist, ascending."""
+        home = self._adapters / name
+        with _translated(home, "read"):
+            for number in self._taken(name):
+                if _is_version(f"{home}/v{number}"):
+                    yield number
 
     def open(self, name: str, number: int) -> Version:
         path = self._adapters / name / f"v{number}"
         # Immutable, so read once; a deleted one must be noticed, so look for it every time.
         with _translated(path, "read"):
-            living, deleted = _living(path), (path / TOMBSTONE_FILE).exists()
+            living, deleted = _is_version(str(path)), (path / TOMBSTONE_FILE).exists()
         if not living:
             self._opened.pop(path, None)
             raise NotFound(
@@ -133,7 +141,7 @@ class LocalBackend:
         home, tombstone = self._adapters / name, encoded(line, indent=2)
         version = home / f"v{number}"
         with _translated(version, "write"):
-            if not _living(version):
+            if not _is_version(str(version)):
                 self.open(name, number)  # says whether it ever was
             with self.writing(name), _staging(home) as staged:
                 self.open(name, number)  # another writer may have been first
@@ -241,9 +249,10 @@ def _exists(path: Path) -> bool:
         return path.exists()
 
 
-def _living(version: Path) -> bool:
-    """Say whether a folder is a version: published, and not deleted."""
-    return (version / MANIFEST_FILE).exists() and not (version / TOMBSTONE_FILE).exists()
+def _is_version(folder: str) -> bool:
+    """Say whether a folder is a version: published, and not deleted. Texts: it is asked often."""
+    manifest, tombstone = f"{folder}/{MANIFEST_FILE}", f"{folder}/{TOMBSTONE_FILE}"
+    return os.path.exists(manifest) and not os.path.exists(tombstone)
 
 
 def _discard(staged: Path) -> None:
