@@ -14,14 +14,13 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from adapters.errors import AdaptersError, Conflict, InvalidAdapter, InvalidName
-from adapters.errors import RegistryUnavailable as Unavailable
+from adapters.backends.hub_errors import plain, repeatable, translated
+from adapters.errors import InvalidAdapter
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -34,8 +33,6 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 8.0
 REQUEST_TIMEOUT_S = 60.0
 """Silence on a connection for so long is an error; the client itself would wait for ever."""
-BUSY = frozenset({408, 409, 412, 425, 429, 500, 502, 503, 504})
-_TOKEN = re.compile(r"\bhf_\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ class Calls:
                 try:
                     return attempt(turn == 0)
                 except (HfHubHTTPError, TransportError, *wrapping) as error:
-                    told = _http_error(error)
+                    told = repeatable(error)
                     if told is None or time.monotonic() > until:
                         raise
                     time.sleep(self._pause_s(turn, told))
@@ -184,17 +181,41 @@ class Calls:
 
     def create_repo(self, name: str, *, private: bool) -> None:
         """Create the repo where there is none."""
-        self.persist(
+        self._ensure(
             f"create {self.repo(name)}",
-            lambda _: self.api.create_repo(self.repo(name), private=private, exist_ok=True),
+            lambda: self.api.create_repo(self.repo(name), private=private),
+            lambda: self.refs(name) is not None,
         )
 
     def tag(self, name: str, tag: str, sha: str) -> None:
         """Name a commit; a tag that exists stays where it is."""
-        self.persist(
+        self._ensure(
             f"tag {self.repo(name)}",
-            lambda _: self.api.create_tag(self.repo(name), tag=tag, revision=sha, exist_ok=True),
+            lambda: self.api.create_tag(self.repo(name), tag=tag, revision=sha),
+            lambda: (refs := self.refs(name)) is not None and tag in refs.tags,
         )
+
+    def branch(self, name: str, branch: str, sha: str) -> None:
+        """Create a branch at a commit where there is none of that name."""
+        self._ensure(
+            f"create a branch of {self.repo(name)}",
+            lambda: self.api.create_branch(self.repo(name), branch=branch, revision=sha),
+            lambda: (refs := self.refs(name)) is not None and branch in refs.branches,
+        )
+
+    def _ensure(self, doing: str, create: Callable[[], object], exists: Callable[[], bool]) -> None:
+        """Create what may exist. A 409 says either so or "busy", and the client's `exist_ok`
+        takes both for the first: so look."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        def attempt(_: bool) -> None:
+            try:
+                create()
+            except HfHubHTTPError as error:
+                if error.response.status_code != 409 or not exists():
+                    raise
+
+        self.persist(doing, attempt)
 
     def untag(self, name: str, tag: str) -> None:
         """Take a tag away where there is one."""
@@ -207,15 +228,6 @@ class Calls:
                 return
 
         self.persist(f"delete the tag {tag} of {self.repo(name)}", attempt)
-
-    def branch(self, name: str, branch: str, sha: str) -> None:
-        """Create a branch at a commit where there is none of that name."""
-        self.persist(
-            f"create a branch of {self.repo(name)}",
-            lambda _: self.api.create_branch(
-                self.repo(name), branch=branch, revision=sha, exist_ok=True
-            ),
-        )
 
     def commit(
         self,
@@ -230,75 +242,21 @@ class Calls:
 
         Not repeated and not translated: run it inside `persist`, which looks for it first.
         """
-        made = self.api.create_commit(
-            self.repo(name),
-            operations,
-            commit_message=title,
-            commit_description=message,
-            revision=branch,
-            parent_commit=parent,
-        )
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        try:
+            made = self.api.create_commit(
+                self.repo(name),
+                operations,
+                commit_message=title,
+                commit_description=message,
+                revision=branch,
+                parent_commit=parent,
+            )
+        except (HfHubHTTPError, HFValidationError):
+            raise
+        except ValueError as error:  # the client looks at the head of the model card
+            raise InvalidAdapter(
+                f"The Hub refuses {title}: {plain(str(error))}.", fix="Correct README.md's head."
+            ) from error
         return str(made.oid)
-
-
-def _http_error(error: Exception) -> Exception | None:
-    """Return the error of a call that may be repeated; the client wraps some in its own."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    if isinstance(error, (RuntimeError, LocalEntryNotFoundError)):
-        return _http_error(error.__cause__) if isinstance(error.__cause__, Exception) else None
-    if isinstance(error, HfHubHTTPError) and error.response.status_code not in BUSY:
-        return None
-    return error
-
-
-@contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Turn what the client raises while `doing` something into errors of ours."""
-    from httpx2 import HTTPError
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        yield
-    except AdaptersError:
-        raise
-    except HFValidationError as error:
-        raise InvalidName(
-            f"Cannot {doing}: the Hub allows no such name.",
-            fix="Leave out '--' and '..', and end it with a letter or a digit.",
-        ) from error
-    except HfHubHTTPError as error:
-        raise _of_status(doing, error.response.status_code, error.server_message or "") from error
-    except (HTTPError, OSError) as error:
-        raise Unavailable(
-            f"Cannot {doing}: {type(error).__name__}, the Hub is out of reach.",
-            fix="Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, and try again.",
-        ) from error
-    except RuntimeError as error:
-        raise Unavailable(
-            f"Cannot {doing}: the upload failed ({type(error.__cause__ or error).__name__}).",
-            fix="Try again: what was uploaded is not sent twice.",
-        ) from error
-    except ValueError as error:
-        raise InvalidAdapter(
-            f"Cannot {doing}: {_plain(str(error))}.", fix="Correct the head of README.md."
-        ) from error
-
-
-def _of_status(doing: str, status: int, said: str) -> AdaptersError:
-    detail = f"HTTP {status}{f', {_plain(said)}' if said else ''}"
-    if status in (409, 412):
-        return Conflict(
-            f"Cannot {doing}: other writers were first, every time ({detail}).", fix="Try again."
-        )
-    if status in (401, 403, 404):
-        return Unavailable(
-            f"Cannot {doing}: {detail}.",
-            fix="Check the name and the rights of your token: hf auth whoami, hf auth login",
-        )
-    return Unavailable(f"Cannot {doing}: {detail}.", fix="Wait a while and try again.")
-
-
-def _plain(said: str) -> str:
-    """Return a server's words on one line, short, without anything like a token."""
-    return _TOKEN.sub("hf_…", " ".join(said.split()))[:200].rstrip(". ")
