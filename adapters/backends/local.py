@@ -8,10 +8,11 @@
 
 A version appears by one rename of a staged and fsynced folder onto `vN`, which fails where
 `vN` exists: that rename is the claim. It is deleted by one rename too, of a fsynced tombstone
-into `vN`: so its number is never free, and the other files can go afterwards at any pace. A
-staging folder is flocked by its writer, so that what a killed one left is told from what is
-under way. Readers take no lock. Writers of one adapter take
-`.lock` (flock, gone with the process) so that they need not race for the claim.
+into `vN`: so its number is never free, and the other files can go afterwards at any pace.
+
+Readers take no lock. Writers of one adapter take `.lock` (flock, gone with the process) so that
+they need not race for the claim. A staging folder is flocked by its writer, and made and swept
+under `.lock`: what a killed writer left is told at once from what is under way.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -36,8 +38,9 @@ from adapters.files import MANIFEST_FILE, copy_in, fsync_folder, make_folder, wr
 from adapters.types import File, Manifest, Version, is_name
 
 _STAGING = ".staging-"
-_NEW_STAGING_S = 60
-"""A staging folder this new may belong to a writer that has not locked it yet."""
+_HOST = re.sub(r"[^A-Za-z0-9.]", "_", platform.node())[:64]
+_STALE_STAGING_S = 24 * 3600
+"""For staging folders of other machines, whose locks may not be seen from here."""
 _LOCK_TIMEOUT_S = 60
 TOMBSTONE_FILE = "tombstone.json"
 _VERSION_FOLDER = re.compile(r"v([1-9][0-9]{0,8})")
@@ -106,7 +109,7 @@ class LocalBackend:
         home = self._adapters / name
         with _translated(home, "write"):
             self.sweep(name)
-            with _staging(home) as staged:
+            with self._staging(name) as staged:
                 files = {path: copy_in(folder / path, staged / path) for path in paths}
                 with self.writing(name):
                     return self._claim(name, staged, lambda number: manifest(number, files))
@@ -143,7 +146,7 @@ class LocalBackend:
         with _translated(version, "write"):
             if not _is_version(str(version)):
                 self.open(name, number)  # says whether it ever was
-            with self.writing(name), _staging(home) as staged:
+            with self.writing(name), self._staging(name) as staged:
                 self.open(name, number)  # another writer may have been first
                 write_durably(staged / TOMBSTONE_FILE, tombstone)
                 version.chmod(0o755)
@@ -156,12 +159,11 @@ class LocalBackend:
         home, freed = self._adapters / name, 0
         if not _exists(home):
             return 0
-        with _translated(home, "write"):
+        with _translated(home, "write"), self.writing(name):
             for left in home.glob(f"{_STAGING}*"):
                 freed += _discard_if_left(left)
-            with self.writing(name):
-                for number in self._taken(name):
-                    freed += _finish(home / f"v{number}")
+            for number in self._taken(name):
+                freed += _finish(home / f"v{number}")
         return freed
 
     def journals(self, name: str, kind: str) -> list[str]:
@@ -229,6 +231,21 @@ class LocalBackend:
         finally:
             lock.release()
 
+    @contextmanager
+    def _staging(self, name: str) -> Iterator[Path]:
+        """Make a folder to write in, locked for as long; what is left of it then is removed."""
+        staged = self._adapters / name / f"{_STAGING}{_HOST}-{os.getpid()}-{time.time_ns():x}"
+        with self.writing(name):
+            staged.mkdir()
+            descriptor = os.open(staged, os.O_RDONLY | os.O_DIRECTORY)
+            with suppress(OSError):  # where it cannot be locked it cannot be swept either
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+        try:
+            yield staged
+        finally:
+            os.close(descriptor)
+            _discard(staged)
+
     def _journal(self, name: str, journal: str) -> Path:
         return self._adapters / name / f"{journal}{_JOURNAL_SUFFIX}"
 
@@ -261,34 +278,18 @@ def _discard(staged: Path) -> None:
     shutil.rmtree(staged, ignore_errors=True)
 
 
-@contextmanager
-def _staging(home: Path) -> Iterator[Path]:
-    """Make a folder to write in, locked for as long; what is left of it then is removed."""
-    make_folder(home)
-    staged = home / f"{_STAGING}{os.getpid()}-{time.time_ns():x}"
-    staged.mkdir()
-    try:
-        descriptor = os.open(staged, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield staged
-        finally:
-            os.close(descriptor)
-    finally:
-        _discard(staged)
-
-
 def _discard_if_left(staged: Path) -> int:
     """Remove a staging folder that nobody writes in any more; return the bytes that freed."""
+    ours = staged.name.startswith(f"{_STAGING}{_HOST}-")
     try:
-        if time.time() - staged.stat().st_mtime < _NEW_STAGING_S:
+        if not ours and time.time() - staged.stat().st_mtime < _STALE_STAGING_S:
             return 0
         descriptor = os.open(staged, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         return 0  # its writer finished
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:  # somebody holds it, or it cannot be locked here
         return 0
     else:
         freed = sum(path.lstat().st_size for path in staged.iterdir())
