@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters.backends.hub_errors import plain, repeatable, translated
@@ -253,7 +254,7 @@ class Calls:
                 revision=branch,
                 parent_commit=parent,
             )
-        except (HfHubHTTPError, HFValidationError):
+        except (HfHubHTTPError, HFValidationError, JSONDecodeError):
             raise
         except ValueError as error:  # the client looks at the head of the model card
             raise InvalidAdapter(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 
 from adapters.errors import AdaptersError, Conflict, InvalidName
 from adapters.errors import RegistryUnavailable as Unavailable
@@ -51,6 +52,10 @@ def translated(doing: str) -> Iterator[None]:
     except LocalTokenNotFoundError as error:
         raise Unavailable(
             f"Cannot {doing}: there is no token.", fix="Log in: hf auth login, or set HF_TOKEN"
+        ) from error
+    except JSONDecodeError as error:
+        raise Unavailable(
+            f"Cannot {doing}: the answer is no JSON.", fix="Check that HF_ENDPOINT is a Hub."
         ) from error
     except (HTTPError, OSError) as error:
         raise Unavailable(

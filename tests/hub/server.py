@@ -152,8 +152,10 @@ class _Call(BaseHTTPRequestHandler):
         return {"type": "user", "name": "tester", "orgs": [{"name": ORG}], "auth": token}
 
     def validate_yaml(self) -> object:
-        broken = self.body["content"].startswith("---\n: broken")
-        return {"errors": [{"message": "broken card"}] if broken else [], "warnings": []}
+        if self.body["content"].startswith("---\n: broken"):
+            errors = {"errors": [{"message": "broken card"}], "warnings": []}
+            raise Refused(400, "Invalid metadata", body=errors)
+        return {"errors": [], "warnings": []}
 
     def create_repo(self) -> object:
         self._check_write()
