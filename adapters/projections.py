@@ -7,7 +7,7 @@ layers is known here; vLLM checks the rest when it loads.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adapters.errors import Rejected
@@ -31,7 +31,7 @@ def problem(config: Mapping[str, Any], module: str, size_in: int, size_out: int)
     layers = config.get("num_hidden_layers")
     if found and isinstance(layers, int) and int(found["layer"]) >= layers:
         return f"the base has {layers} layers, 0 to {layers - 1}"
-    if config.get("model_type") not in _LIKE_LLAMA:
+    if not knows(config):
         return ""
     try:
         sizes = _layer_sizes(config) if found else _outer_sizes(config)
@@ -45,6 +45,30 @@ def problem(config: Mapping[str, Any], module: str, size_in: int, size_out: int)
     if (size_in, size_out) != expected:
         return f"maps {size_in} to {size_out} where the base maps {expected[0]} to {expected[1]}"
     return ""
+
+
+def knows(config: Mapping[str, Any]) -> bool:
+    """Say whether all modules of this base are known here."""
+    return config.get("model_type") in _LIKE_LLAMA
+
+
+def every(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the path of each module that LoRA may change; nothing where they are not known.
+
+    Raises:
+        Rejected: the base's configuration lacks what its architecture needs.
+    """
+    if not knows(config):
+        return
+    try:
+        inner, outer = _layer_sizes(config), _outer_sizes(config)
+        for layer in range(config["num_hidden_layers"]):
+            yield from (f"model.layers.{layer}.{name}" for name in inner)
+        yield from outer
+    except (KeyError, TypeError) as error:
+        raise Rejected(
+            f"The base's config.json lacks {error}.", fix="Name a whole base."
+        ) from error
 
 
 def _layer_sizes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:

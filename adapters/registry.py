@@ -92,7 +92,12 @@ class Registry(Reader):
         """
         check_name(name)
         paths = version_files(folder)
-        report = check_adapter(folder, read_base_config(base_path) if base_path else None)
+        report = check_adapter(
+            folder,
+            read_base_config(base_path) if base_path else None,
+            base_id=base.id,
+            base_path=base_path,
+        )
         if report.findings:
             listed = " ".join(f"{f.where}: {f.message}. {f.fix}" for f in report.findings[:5])
             more = len(report.findings) - 5
@@ -326,8 +331,18 @@ class Registry(Reader):
         alias: str | None = None,
         **detail: Any,
     ) -> None:
-        entry = LogEntry(action, _now(), _actor(), version, alias, detail)
+        entry = self._entry(action, version=version, alias=alias, **detail)
         self._backend.append(name, LOG, entry_line(entry))
+
+    def _entry(
+        self,
+        action: str,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        **detail: Any,
+    ) -> LogEntry:
+        return LogEntry(action, _now(), _actor(), version, alias, detail)
 
 
 def _check_arms(arms: Sequence[Arm]) -> None:

@@ -1,4 +1,4 @@
-"""What a safetensors file holds, without torch: names, shapes, types, and whether it is finite."""
+"""What a safetensors file holds, without torch: names, shapes, types, values."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
 _HEADER_LIMIT_BYTES = 16 << 20
+_CHUNK_BYTES = 4 << 20
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -47,7 +48,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
                 raise ValueError(f"header of {length} bytes")
             with safe_open(path, framework="numpy"):
                 pass  # the reference parser checks offsets, holes and the file's length
-            header: dict[str, Any] = json.loads(stream.read(length))
+            header: dict[str, Any] = json.loads(stream.read(length), object_pairs_hook=unique)
     except OSError as error:
         raise InvalidAdapter(
             f"{path} cannot be read: {error.strerror}.", fix="Check the file and its rights."
@@ -68,41 +69,55 @@ def read_header(path: Path) -> dict[str, Tensor]:
     }
 
 
-def scan(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, bool, bool]]:
-    """Yield (name, all finite, any non-zero) of each floating tensor, one in memory at a time.
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON's pairs: where a name stands twice, parsers take different ones.
 
-    Tensors of other types yield (name, False, False): LoRA weights are floating.
+    Raises:
+        ValueError: a name stands twice.
+    """
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise ValueError(f"{name[:80]!r} stands there twice")
+        made[name] = value
+    return made
+
+
+def peaks(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:
+    """Yield (name, largest magnitude) of each floating tensor; NaN or infinity if it holds one.
+
+    Holds a few megabytes at a time, whatever the tensor's size.
     """
     import numpy
 
     with path.open("rb") as stream:
         for name, tensor in tensors.items():
             if tensor.dtype not in _SIZES:
-                yield name, False, False
                 continue
             stream.seek(tensor.start)
-            raw = stream.read(tensor.size_bytes)
-            if tensor.dtype == "BF16":  # numpy has no bfloat16: infinity and NaN by exponent
-                bits = numpy.frombuffer(raw, dtype="<u2")
-                yield name, bool(((bits & 0x7F80) != 0x7F80).all()), bool((bits & 0x7FFF).any())
-            else:
-                values = numpy.frombuffer(raw, dtype=f"<f{_SIZES[tensor.dtype]}")
-                yield name, bool(numpy.isfinite(values).all()), bool(values.any())
+            left, peak = tensor.size_bytes, 0.0
+            while left > 0 and (raw := stream.read(min(left, _CHUNK_BYTES))):
+                left -= len(raw)
+                found = numpy.abs(_floats(raw, tensor.dtype)).max(initial=0.0)
+                peak = float(numpy.maximum(peak, found))  # which keeps a NaN
+            yield name, peak
 
 
 def values(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, ndarray[Any, Any]]]:
     """Yield (name, values in float64) of each floating tensor, in the tensor's own shape."""
-    import numpy
-
     with path.open("rb") as stream:
         for name, tensor in tensors.items():
             if tensor.dtype not in _SIZES:
                 continue
             stream.seek(tensor.start)
-            raw = stream.read(tensor.size_bytes)
-            if tensor.dtype == "BF16":  # the upper half of a float32
-                wide = numpy.frombuffer(raw, dtype="<u2").astype("<u4") << 16
-                found = wide.view("<f4")
-            else:
-                found = numpy.frombuffer(raw, dtype=f"<f{_SIZES[tensor.dtype]}")
+            found = _floats(stream.read(tensor.size_bytes), tensor.dtype)
             yield name, found.astype("f8").reshape(tensor.shape)
+
+
+def _floats(raw: bytes, dtype: str) -> ndarray[Any, Any]:
+    import numpy
+
+    if dtype == "BF16":  # which numpy has not: the upper half of a float32
+        wide = numpy.frombuffer(raw, dtype="<u2").astype("<u4") << 16
+        return wide.view("<f4")
+    return numpy.frombuffer(raw, dtype=f"<f{_SIZES[dtype]}")

@@ -25,6 +25,7 @@ _COMMANDS = {
     "list": ("adapters.cli.registry:list_", "List adapters, or the versions of one."),
     "show": ("adapters.cli.registry:show", "Show one version."),
     "diff": ("adapters.cli.diff:diff", "Show how two versions differ."),
+    "lint": ("adapters.cli.lint:lint", "Check that vLLM serves an adapter as PEFT does."),
     "import": ("adapters.cli.importing:import_", "Publish an adapter that was made elsewhere."),
     "merge": ("adapters.cli.merge:merge", "Merge versions of one base into a new one."),
     "promote": ("adapters.cli.registry:promote", "Point an alias at a version."),

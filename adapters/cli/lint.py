@@ -1,0 +1,71 @@
+"""`adapters lint`: what vLLM would refuse about an adapter, or serve wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adapters.cli.registry import JsonOption, RegistryOption
+from adapters.render import emit_json
+
+if TYPE_CHECKING:
+    from adapters.examine import Examined
+    from adapters.lint import Finding
+
+_SHOWN = 20
+
+
+def lint(
+    target: Annotated[str, typer.Argument(help="A PEFT folder, or a version: NAME@v3.")],
+    base: Annotated[
+        str | None, typer.Option(help="The base it is for.  [default: the one it names]")
+    ] = None,
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check that vLLM serves an adapter as PEFT does. Exits with 4 if it would not.
+
+    Example: adapters lint ./checkpoint-500 --base Qwen/Qwen3-0.6B
+    """
+    from adapters.examine import examine
+
+    examined = examine(target, base=base, registry=registry)
+    if json:
+        emit_json(examined.as_json())
+    else:
+        typer.echo(_text(examined))
+    if examined.report.findings:
+        raise typer.Exit(4)
+
+
+def _text(examined: Examined) -> str:
+    report = examined.report
+    parts = [_listed(report.findings, ""), _listed(report.warnings, "Warning: ")]
+    if report.modules:
+        if report.matched is None:
+            parts.append(
+                f"{len(report.modules)} modules, not held against a base: "
+                "its layers are not known here."
+            )
+        else:
+            parts.append(
+                f"{report.matched} of {len(report.modules)} modules match {examined.base}."
+            )
+    if report.findings:
+        parts.append(f"Not servable: {len(report.findings)} findings.")
+    else:
+        rank = f"needs max_lora_rank {report.max_lora_rank}" if report.max_lora_rank else ""
+        parts.append(f"Servable: rank {report.peft.get('r')}, {rank}.")
+    return "\n".join(part for part in parts if part)
+
+
+def _listed(findings: Sequence[Finding], word: str) -> str:
+    lines = [
+        f"{word}{f.where}: {f.message}\n  why  {f.consequence}.\n  fix  {f.fix}"
+        for f in findings[:_SHOWN]
+    ]
+    if len(findings) > _SHOWN:
+        lines.append(f"And {len(findings) - _SHOWN} more like these; --json lists them all.")
+    return "\n".join(lines)

@@ -1,0 +1,59 @@
+"""Whether an adapter was trained on this base, as far as names and tokenizers can say it.
+
+vLLM compares neither. A local path says nothing about identity, so only two Hub ids can
+contradict each other; mirrors and quantised copies (`unsloth/Qwen3-0.6B-bnb-4bit`) do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from adapters.files import sha256_file
+from adapters.lint.findings import Finding
+
+_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
+_CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/", re.ASCII)
+_COPY = re.compile(
+    r"-(unsloth|bnb|[48]bit|awq|gptq|int[48]|fp8|fp16|bf16|nf4|hf|gguf|quantized|w[48]a\d+)$"
+)
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "chat_template.jinja")
+
+
+def check_identity(config: Mapping[str, Any], base_id: str) -> Iterator[Finding]:
+    """Find a base of another name than the one that the adapter says it was trained on."""
+    named = config.get("base_model_name_or_path")
+    trained_on, asked = _plain_name(named), _plain_name(base_id)
+    if trained_on and asked and trained_on != asked:
+        yield Finding(
+            "identity",
+            "base_model_name_or_path",
+            f"trained on {str(named)[-120:]}, not on {base_id}",
+            "Name the base it was trained on, or correct the field if that is what is wrong.",
+        )
+
+
+def check_tokenizer(folder: Path, base: Path) -> Iterator[Finding]:
+    """Find tokenizer and chat template files that are not the base's; vLLM uses the base's."""
+    for name in _TOKENIZER_FILES:
+        if not (folder / name).is_file() or (folder / name).is_symlink():
+            continue
+        if not (base / name).is_file() or sha256_file(folder / name) != sha256_file(base / name):
+            yield Finding(
+                "tokenizer", name, "differs from the base's", "Train with the base's own."
+            )
+
+
+def _plain_name(base: object) -> str:
+    """Return a Hub id's name without owner, letter case and the marks of a copy; else nothing."""
+    text = str(base) if isinstance(base, str) else ""
+    if cached := _CACHED.search(text):
+        text = f"{cached[1]}/{cached[2]}"
+    elif not _HUB_ID.fullmatch(text) or text.startswith(".") or Path(text).exists():
+        return ""
+    name = text.rpartition("/")[2].lower().removeprefix("meta-")
+    while found := _COPY.search(name):
+        name = name[: found.start()]
+    return name
