@@ -19,7 +19,7 @@ from typing import Any
 
 from adapters import __version__
 from adapters.errors import Conflict, InvalidAdapter, NotFound, Rejected, UsageError
-from adapters.files import digest, version_files
+from adapters.files import differences, digest, version_files
 from adapters.journals import (
     LOG,
     aliases_journal,
@@ -29,7 +29,7 @@ from adapters.journals import (
     phase_line,
     promotions,
 )
-from adapters.lint import check_adapter, read_base_config
+from adapters.lint import Report, check_adapter, read_base_config
 from adapters.reading import Reader
 from adapters.types import (
     BASE_ARM,
@@ -98,11 +98,7 @@ class Registry(Reader):
             base_id=base.id,
             base_path=base_path,
         )
-        if report.findings:
-            listed = " ".join(f"{f.where}: {f.message}. {f.fix}" for f in report.findings[:5])
-            more = len(report.findings) - 5
-            also = f" And {more} more." if more > 0 else ""
-            raise InvalidAdapter(f"{folder} cannot be served. {listed}{also}")
+        _refuse_findings(report, str(folder))
         draft = Manifest(
             name=name,
             version=0,
@@ -129,6 +125,35 @@ class Registry(Reader):
         version = self._backend.publish(name, folder, paths, manifest)
         self._note(name, "publish", version=version.number, digest=version.manifest.digest)
         return version
+
+    def receive(self, version: Version) -> Version:
+        """Publish a version of another registry here, with all that it says of itself.
+
+        It keeps its number where that is above every number used here; else it gets the next.
+        Atomic, as `publish` is; its files are hashed again and linted again first.
+
+        Raises:
+            InvalidAdapter: its files are not what was published, or lint refuses them.
+            RegistryUnavailable: this registry cannot be written.
+        """
+        folder, theirs = version.path, version.manifest
+        if wrong := differences(folder, theirs.files):
+            raise InvalidAdapter(
+                f"{version.ref} is not what was published: {'; '.join(wrong)}.",
+                fix="Restore its files there first: adapters verify",
+            )
+        paths = version_files(folder)
+        _refuse_findings(check_adapter(folder), version.ref)
+        draft = replace(theirs, publish_id=secrets.token_hex(16))
+
+        def manifest(number: int, files: Mapping[str, File]) -> Manifest:
+            return replace(draft, version=number, digest=digest(files), files=files)
+
+        at_least = version.number
+        received = self._backend.publish(version.name, folder, paths, manifest, at_least=at_least)
+        as_theirs = version.engine_name
+        self._note(version.name, "publish", version=received.number, received=as_theirs)
+        return received
 
     # -- aliases ------------------------------------------------------------------------------
 
@@ -343,6 +368,14 @@ class Registry(Reader):
         **detail: Any,
     ) -> LogEntry:
         return LogEntry(action, _now(), _actor(), version, alias, detail)
+
+
+def _refuse_findings(report: Report, what: str) -> None:
+    if report.findings:
+        listed = " ".join(f"{f.where}: {f.message}. {f.fix}" for f in report.findings[:5])
+        more = len(report.findings) - 5
+        also = f" And {more} more." if more > 0 else ""
+        raise InvalidAdapter(f"{what} cannot be served. {listed}{also}")
 
 
 def _check_arms(arms: Sequence[Arm]) -> None:

@@ -10,8 +10,10 @@ from adapters.errors import UsageError
 __all__ = ["Line", "RegistryBackend", "backend_for"]
 
 
-def backend_for(location: str) -> RegistryBackend:
+def backend_for(location: str, *, private: bool = True) -> RegistryBackend:
     """Return the backend of a location: a folder, or `hf://org` on the Hugging Face Hub.
+
+    `private`: how the Hub's repos are created; in a folder it plays no part.
 
     Raises:
         UsageError: a scheme that no backend serves.
@@ -22,7 +24,7 @@ def backend_for(location: str) -> RegistryBackend:
     if scheme == "hf" and separator:
         from adapters.backends.hub import hub_backend
 
-        return hub_backend(location)
+        return hub_backend(location, private=private)
     if separator:
         raise UsageError(
             f"No registry backend for {scheme}://.",

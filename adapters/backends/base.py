@@ -48,8 +48,10 @@ class RegistryBackend(Protocol):
         folder: Path,
         paths: list[str],
         manifest: Callable[[int, Mapping[str, File]], Manifest],
+        *,
+        at_least: int = 1,
     ) -> Version:
-        """Copy `paths` out of `folder` and give them the next number.
+        """Copy `paths` out of `folder` and give them the next number, or `at_least` if above it.
 
         Atomic: at every instant, also after a kill, readers see the whole version or none.
         Numbers are unique among any number of concurrent writers, grow, and are never used

@@ -154,6 +154,8 @@ class HubBackend:
         folder: Path,
         paths: list[str],
         manifest: Callable[[int, Mapping[str, File]], Manifest],
+        *,
+        at_least: int = 1,
     ) -> Version:
         write_id = secrets.token_hex(16)
         with self._cache.staging(name, folder, paths) as (staged, files):
@@ -162,7 +164,7 @@ class HubBackend:
                 if not first and (taken := self._find(name, MAIN, write_id)):
                     return self._cache.manifest(name, taken), taken
                 refs = self._calls.refs(name)
-                number = 1 + self._highest(name, refs)
+                number = max(1 + self._highest(name, refs), at_least)
                 content = manifest(number, files)
                 # Were all files those of the head, the client would skip the commit and say it
                 # was made: two writers would have one number. The id makes each manifest another.
@@ -289,7 +291,7 @@ class HubBackend:
         return next((c.sha for c in commits if said_by(c).get("write_id") == write_id), None)
 
 
-def hub_backend(location: str) -> HubBackend:
+def hub_backend(location: str, *, private: bool = True) -> HubBackend:
     """Return the backend of `hf://org`.
 
     Raises:
@@ -300,7 +302,7 @@ def hub_backend(location: str) -> HubBackend:
         raise UsageError(
             f"{location[:80]!r} names no organisation of the Hub.", fix="Write hf://your-org."
         )
-    return HubBackend(org)
+    return HubBackend(org, private=private)
 
 
 def _additions(staged: Path, files: Mapping[str, File]) -> list[Any]:

@@ -105,6 +105,8 @@ class LocalBackend:
         folder: Path,
         paths: list[str],
         manifest: Callable[[int, Mapping[str, File]], Manifest],
+        *,
+        at_least: int = 1,
     ) -> Version:
         home = self._adapters / name
         with _translated(home, "write"):
@@ -112,10 +114,12 @@ class LocalBackend:
             with self._staging(name) as staged:
                 files = {path: copy_in(folder / path, staged / path) for path in paths}
                 with self.writing(name):
-                    return self._claim(name, staged, lambda number: manifest(number, files))
+                    return self._claim(name, staged, at_least, lambda n: manifest(n, files))
 
-    def _claim(self, name: str, staged: Path, manifest: Callable[[int], Manifest]) -> Version:
-        number = max(self._taken(name), default=0)
+    def _claim(
+        self, name: str, staged: Path, at_least: int, manifest: Callable[[int], Manifest]
+    ) -> Version:
+        number = max([*self._taken(name), at_least - 1])
         while True:
             number += 1
             content = manifest(number)

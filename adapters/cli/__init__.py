@@ -27,6 +27,8 @@ _COMMANDS = {
     "diff": ("adapters.cli.diff:diff", "Show how two versions differ."),
     "lint": ("adapters.cli.lint:lint", "Check that vLLM serves an adapter as PEFT does."),
     "import": ("adapters.cli.importing:import_", "Publish an adapter that was made elsewhere."),
+    "push": ("adapters.cli.transfer:push", "Send a version to another registry."),
+    "pull": ("adapters.cli.transfer:pull", "Fetch a version from another registry."),
     "merge": ("adapters.cli.merge:merge", "Merge versions of one base into a new one."),
     "promote": ("adapters.cli.registry:promote", "Point an alias at a version."),
     "rollback": ("adapters.cli.registry:rollback", "Point an alias back at what it was."),
