@@ -16,7 +16,11 @@ from adapters.types import PRODUCTION, LogEntry, Ref, Version, parse_number
 
 RegistryOption = Annotated[
     str | None,
-    typer.Option("--registry", help="Registry folder.  [default: $ADAPTERS_HOME or ~/.adapters]"),
+    typer.Option(
+        "--registry",
+        help="A folder, or hf://your-org.  "
+        "[default: $ADAPTERS_REGISTRY, else $ADAPTERS_HOME, else ~/.adapters]",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ReasonOption = Annotated[str, typer.Option(help="Why, for the log.")]

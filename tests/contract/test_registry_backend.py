@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,22 @@ def test_numbers_are_consecutive_from_one(
     assert publish(other, adapter_folder) == 4
     assert backend.numbers(NAME) == other.numbers(NAME) == [1, 2, 3, 4]
     assert backend.names() == ["support", "tone"]
+
+
+def test_a_higher_number_may_be_asked_for_and_none_comes_twice(
+    backend: RegistryBackend, adapter_folder: Path
+) -> None:
+    def ask(at_least: int) -> int:
+        paths = ["adapter_config.json"]
+        return backend.publish(
+            NAME, adapter_folder, paths, partial(manifest, NAME), at_least=at_least
+        ).number
+
+    assert [ask(3), ask(1), ask(4), ask(9)] == [3, 4, 5, 9]
+    backend.delete(NAME, 9, {})
+    assert [ask(9), publish(backend, adapter_folder)] == [10, 11]
+    assert backend.numbers(NAME) == [3, 4, 5, 10, 11]
+    assert_whole(backend, 3)
 
 
 def test_a_version_is_what_was_given(backend: RegistryBackend, adapter_folder: Path) -> None:
