@@ -17,6 +17,7 @@ under `.lock`: what a killed writer left is told at once from what is under way.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -325,9 +326,12 @@ def _translated(path: Path, verb: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise RegistryUnavailable(
             f"Cannot {verb} the registry at {error.filename or path}: {reason}.",
-            fix="Check the folder and its rights, or name another with --registry.",
+            fix="Free some space there, look what was done (adapters log), and try again."
+            if full
+            else "Check the folder and its rights, or name another with --registry.",
         ) from error
 
 
