@@ -69,8 +69,10 @@ def check_adapter(
     config = read_config(folder)
     tensors = read_header(folder / WEIGHTS_FILE)
     findings = [*check_config(config), *check_identity(config, base_id)]
-    unfit, said = check_tensors(config, tensors, base_config)
-    findings += said
+    unfit: set[str] = set()
+    if config.get("peft_type") == "LORA":
+        unfit, said = check_tensors(config, tensors, base_config)
+        findings += said
     if values:
         findings += check_values(folder / WEIGHTS_FILE, tensors, config, base_config)
     warnings = list(check_tokenizer(folder, base_path)) if base_path else []

@@ -105,6 +105,7 @@ def check_config(config: Mapping[str, Any]) -> Iterator[Finding]:
             f"{config.get('peft_type')!r} is not LORA, the only type vLLM serves",
             "Train with a LoraConfig.",
         )
+        return  # the other rules are LoRA's
     r, alpha = config.get("r"), config.get("lora_alpha")
     if not is_rank(r):
         yield Finding("rank", "r", f"{r!r} is not a rank of 1 to 512", "Train with r ≤ 512.")

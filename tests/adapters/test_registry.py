@@ -64,7 +64,14 @@ def test_a_version_says_where_it_came_from(registry: Registry, adapter_folder: P
     tensors = lora_tensors(0)
     assert manifest.peft["r"] == 4
     assert manifest.peft["num_parameters"] == sum(values.size for values in tensors.values())
-    assert manifest.lint == {"passed": True, "modules": len(tensors) // 2, "findings": []}
+    assert manifest.lint == {
+        "passed": True,
+        "modules": len(tensors) // 2,
+        "matched": None,
+        "max_lora_rank": 8,
+        "findings": [],
+        "warnings": [],
+    }
     assert reread.engine_name == f"support@v1+{manifest.digest[:12]}"
 
 
