@@ -164,6 +164,11 @@ class HubBackend:
                 if not first and (taken := self._find(name, MAIN, write_id)):
                     return self._cache.manifest(name, taken), taken
                 refs = self._calls.refs(name)
+                if refs is None:
+                    # Whatever is wrong with it is found before anything is created. Then look
+                    # again: another writer may have created the repo, and published.
+                    encoded(manifest(at_least, files).as_json())
+                    refs = self._created(name)
                 number = max(1 + self._highest(name, refs), at_least)
                 content = manifest(number, files)
                 # Were all files those of the head, the client would skip the commit and say it
@@ -171,7 +176,6 @@ class HubBackend:
                 assert content.publish_id, "every publication has an id of its own"
                 (staged / MANIFEST_FILE).unlink(missing_ok=True)
                 write_durably(staged / MANIFEST_FILE, encoded(content.as_json(), indent=2))
-                refs = refs or self._created(name)
                 head = refs.branches[MAIN]
                 gone = set(self._calls.files(name, head)) - set(files) - {MANIFEST_FILE}
                 operations = [*_additions(staged, files), *deletions(gone)]
@@ -267,10 +271,8 @@ class HubBackend:
         self._calls.create_repo(name, private=self._private)
         return self._known(name)
 
-    def _highest(self, name: str, refs: Refs | None) -> int:
+    def _highest(self, name: str, refs: Refs) -> int:
         """Return the last number used, and tag its commit where a killed writer did not."""
-        if refs is None:
-            return 0
         tagged = {t.removeprefix(DELETED) for t in refs.tags}
         numbers = [int(found[1]) for tag in tagged if (found := VERSION_TAG.fullmatch(tag))]
         head = refs.branches[MAIN]

@@ -5,6 +5,7 @@ Accidents on the way, aliases as branches for other tools, the cache, and what i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -128,6 +129,20 @@ def test_several_writers_under_accidents_publish_each_version_once(
     assert len(lines) == writers * rounds
     for writer in range(writers):
         assert [x["turn"] for x in lines if x["writer"] == writer] == list(range(rounds))
+
+
+def test_of_two_who_create_the_repo_at_once_each_gets_a_number(
+    backend: HubBackend, hub: Hub, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, create = new_backend(), backend._calls.create_repo
+
+    def overtaken(name: str, *, private: bool) -> None:
+        assert publish(other, adapter_folder) == 1
+        create(name, private=private)
+
+    monkeypatch.setattr(backend._calls, "create_repo", overtaken)
+    assert publish(backend, adapter_folder) == 2
+    assert titles()[1:] == ["support@v1", "support@v2"]
 
 
 def test_a_version_whose_writer_died_before_naming_it_is_named_by_the_next(
@@ -328,7 +343,8 @@ def test_a_manifest_that_names_other_files_is_not_believed(
     use_other_home("other")
     blobs = hub.repos[REPO].commits[tags()["v1"]].files
     lying = json.loads(blobs["manifest.json"].content)
-    lying["files"][path] = {"sha256": "0" * 64, "size_bytes": 1}
+    lying["files"][path] = {"sha256": hashlib.sha256(b"x").hexdigest(), "size_bytes": 1}
+    blobs[path] = type(blobs["manifest.json"])(b"x", large=False)
     blobs["manifest.json"] = type(blobs["manifest.json"])(json.dumps(lying).encode(), large=False)
     with pytest.raises(RegistryUnavailable, match="not what its manifest says"):
         new_backend().open(NAME, 1)
