@@ -140,7 +140,8 @@ def test_nothing_is_seen_of_a_version_before_it_is_whole(
         return manifest(NAME, number, files)
 
     backend.publish(NAME, adapter_folder, ["adapter_config.json"], look_while_it_is_written)
-    assert seen == [[], [], [], []]
+    assert len(seen) >= 4
+    assert [each for each in seen if each] == []
     assert backend.numbers(NAME) == [1]
 
 
