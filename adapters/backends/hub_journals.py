@@ -108,7 +108,8 @@ class Journals:
         written = encoded({**line, "write_id": write_id}, indent=2)
         operations: list[Any] = [CommitOperationAdd(_line_file(journal), written)]
         if journal.startswith("aliases/") and "to" in line:
-            source = versions_of(refs).get(line["to"])
+            to = line["to"]
+            source = versions_of(refs).get(to) if isinstance(to, int) else None
             there = set(self._calls.files(name, source)) - {_ATTRIBUTES} if source else set()
             gone = set(self._calls.files(name, head)) - there - {_line_file(journal)}
             copies = (CommitOperationCopy(p, p, src_revision=source) for p in sorted(there))

@@ -225,6 +225,18 @@ def test_whoever_loads_the_branch_of_an_alias_gets_its_version(
     ]
 
 
+def test_an_alias_that_points_nowhere_any_more_holds_no_files(
+    backend: HubBackend, adapter_folder: Path
+) -> None:
+    publish(backend, adapter_folder)
+    for to in (1, None):
+        backend.append(NAME, JOURNAL, {"to": to})
+    left = HfApi().list_repo_files(REPO, revision="production")
+    assert sorted(left) == [".gitattributes", "alias.json"]
+    backend.append(NAME, JOURNAL, {"to": ["no", "number"]})
+    assert [line["to"] for line in backend.read(NAME, JOURNAL)] == [1, None, ["no", "number"]]
+
+
 def test_of_two_who_move_an_alias_upon_one_history_one_is_first(
     registry: Registry, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
