@@ -66,9 +66,10 @@ def serve() -> None:
 
 def verbs(chance: random.Random) -> Iterator[tuple[str, int, str]]:
     """Yield verbs without end, with many publications among them."""
-    kinds = ["publish"] * 5 + ["promote"] * 5 + ["rollback", "retire", "restore", "delete", "gc"]
+    often = ["publish"] * 5 + ["promote"] * 5 + ["delete"] * 4
+    kinds = [*often, "rollback", "retire", "restore", "gc"]
     while True:
-        yield chance.choice(kinds), chance.randint(1, 12), chance.choice(["production", "canary"])
+        yield chance.choice(kinds), chance.randint(1, 5), chance.choice(["production", "canary"])
 
 
 def kill(place: str, folder: str, kills: str) -> list[dict[str, Any]]:
