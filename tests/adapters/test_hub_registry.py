@@ -36,6 +36,7 @@ from tests.hub.faults import Fault
 from tests.hub.server import ORG, READ_TOKEN, WRITE_TOKEN, Hub
 
 REPO = f"{ORG}/{NAME}"
+ROOT = Path(__file__).parents[2]
 
 
 def new_backend(*, patience_s: float = 30, fresh_s: float = 0) -> HubBackend:
@@ -129,6 +130,22 @@ def test_several_writers_under_accidents_publish_each_version_once(
     assert len(lines) == writers * rounds
     for writer in range(writers):
         assert [x["turn"] for x in lines if x["writer"] == writer] == list(range(rounds))
+
+
+def test_sixteen_processes_under_accidents_get_sixteen_numbers(
+    hub: Hub, adapter_folder: Path, tmp_path: Path
+) -> None:
+    hub.faults.draw_by_chance(0.3, seed=16)
+    race = [sys.executable, "-m", "tests.contract.registry_backends", "race", "hub"]
+    command = [*race, str(tmp_path), str(adapter_folder), "16", "1"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    hub.faults.draw_by_chance(0, seed=0)
+    assert hub.faults.happened > 16
+    assert sorted(json.loads(done.stdout)["numbers"]) == list(range(1, 17))
+    assert titles()[1:] == [f"support@v{n}" for n in range(1, 17)]
+    assert new_backend().numbers(NAME) == list(range(1, 17))
+    lines = [(line["writer"], line["turn"]) for line in new_backend().read(NAME, JOURNAL)]
+    assert sorted(lines) == [(writer, turn) for writer in range(16) for turn in range(10)]
 
 
 def test_of_two_who_create_the_repo_at_once_each_gets_a_number(
