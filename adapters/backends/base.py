@@ -37,6 +37,9 @@ class RegistryBackend(Protocol):
     def open(self, name: str, number: int) -> Version:
         """Return a version whose `path` is a local folder that stays as it is.
 
+        A backend may fetch its files only when `path` is first asked for; that may then raise
+        `RegistryUnavailable`, or `InvalidAdapter` where they are not what was published.
+
         Raises:
             NotFound: never published, or deleted.
             RegistryUnavailable: its manifest cannot be read.
