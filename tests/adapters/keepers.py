@@ -95,10 +95,11 @@ def kill(place: str, folder: str, kills: str) -> list[dict[str, Any]]:
         os.close(writer)
         with os.fdopen(reader, "rb") as stream:
             stream.readline()
-            time.sleep(chance.uniform(0, 0.06))
+            lines = [stream.readline() for _ in range(chance.randint(0, 10))]
+            time.sleep(chance.uniform(0, 0.01))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            told += [json.loads(line) for line in stream if line.endswith(b"\n")]
+            told += [json.loads(line) for line in [*lines, *stream] if line.endswith(b"\n")]
         damaged = [v.version for v in Retention.open(place).examine() if v.damage]
         assert damaged == [], damaged
     return told

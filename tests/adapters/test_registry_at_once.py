@@ -211,7 +211,7 @@ def test_a_killed_keeper_leaves_nothing_torn(tmp_path: Path, adapter_folder: Pat
     )
     assert process.returncode == 0, process.stderr
     told = json.loads(process.stdout)
-    assert {entry["verb"] for entry in told} >= {"publish", "promote"}
+    assert {entry["verb"] for entry in told} >= {"publish", "promote", "delete"}
     check(str(place), told, killed=True)
     house = Retention.open(place)
     house.publish(NAME, adapter_folder, base=BASE)
