@@ -20,6 +20,7 @@ class Examined:
     base: str | None
     """The base whose configuration it was held against; None where it is not on this machine."""
     report: Report
+    base_path: Path | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return it as `adapters lint --json` prints it."""
@@ -45,7 +46,7 @@ def examine(target: str, *, base: str | None = None, registry: str | None = None
         path = bases.resolve(base).path
     config = read_base_config(path) if path else None
     report = check_folder(folder, config, base_id=base_id, base_path=path)
-    return Examined(folder, base_id if path else None, report)
+    return Examined(folder, base_id if path else None, report, path)
 
 
 def _locate(target: str, registry: str | None) -> tuple[Path, str | None]:

@@ -41,20 +41,25 @@ def base_model(**changes: Any) -> PreTrainedModel:
     return copy.deepcopy(_tiny())
 
 
-def draw(model: torch.nn.Module) -> None:
-    """Give everything that would be trained random values."""
+def draw(model: torch.nn.Module, size: float = 0.1) -> None:
+    """Move everything that would be trained by random values of this standard deviation."""
     torch.manual_seed(7)
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data += 0.1 * torch.randn_like(parameter)
+            parameter.data += size * torch.randn_like(parameter)
 
 
 def saved(
-    folder: Path, config: peft.PeftConfig, base: PreTrainedModel | None = None
+    folder: Path,
+    config: peft.PeftConfig,
+    base: PreTrainedModel | None = None,
+    *,
+    size: float = 0.1,
 ) -> torch.nn.Module:
     """Save what this configuration gives on a base; return the live model."""
+    torch.manual_seed(1)
     model = get_peft_model(base or base_model(), config)
-    draw(model)
+    draw(model, size)
     model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     return model.eval()
@@ -72,9 +77,9 @@ def lora(**options: Any) -> Callable[[Path], None]:
     return write
 
 
-def other(kind: str, **options: Any) -> Callable[[Path], None]:
+def other(kind: str, size: float = 0.1, **options: Any) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
-        saved(folder, getattr(peft, kind)(task_type="CAUSAL_LM", **options))
+        saved(folder, getattr(peft, kind)(task_type="CAUSAL_LM", **options), size=size)
 
     return write
 
@@ -194,24 +199,24 @@ KINDS: Mapping[str, Write] = {
     "pissa, converted": converted("pissa"),
     "olora, converted": converted("olora"),
     # LoRA's options that are something else
-    "dora": lora(use_dora=True),
+    "dora": lora(use_dora=True, target_modules=["q_proj", "v_proj"]),
     "bias": lora(bias="all"),
     "lora_bias": lora(lora_bias=True, target_modules=["q_proj"]),
     "modules_to_save": lora(target_modules=["q_proj"], modules_to_save=["lm_head"]),
     "trainable_token_indices": lora(trainable_token_indices=[5, 6, 7]),
     "layer_replication": lora(layer_replication=[[0, 3], [1, 5]]),
-    "pissa": lora(init_lora_weights="pissa"),
-    "olora": lora(init_lora_weights="olora"),
+    "pissa": lora(init_lora_weights="pissa", target_modules=["q_proj", "up_proj"]),
+    "olora": lora(init_lora_weights="olora", target_modules=["q_proj", "up_proj"]),
     "lora_ga": lora_ga,
     "alora": lora(alora_invocation_tokens=[9, 9, 9]),
     # other types
-    "vera": other("VeraConfig", target_modules=["q_proj"]),
-    "loha": other("LoHaConfig", target_modules=["q_proj"]),
+    "vera": other("VeraConfig", 1.0, target_modules=["q_proj", "o_proj"]),
+    "loha": other("LoHaConfig", 0.3, target_modules=["q_proj", "o_proj"]),
     "lokr": other("LoKrConfig", target_modules=["q_proj"]),
-    "ia3": other("IA3Config", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),  # noqa: E501
+    "ia3": other("IA3Config", 1.0, target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),  # noqa: E501
     "oft": other("OFTConfig", target_modules=["q_proj"]),
-    "miss": other("MissConfig", target_modules=["q_proj"]),
-    "adalora": other("AdaLoraConfig", target_modules=["q_proj"], total_step=10),
+    "miss": other("MissConfig", 0.3, target_modules=["q_proj", "o_proj"]),
+    "adalora": other("AdaLoraConfig", 0.5, target_modules=["q_proj", "o_proj"], total_step=10),
     "prefix tuning": other("PrefixTuningConfig", num_virtual_tokens=4),
     "prompt tuning": other("PromptTuningConfig", num_virtual_tokens=4),
     # what went wrong on the way
@@ -239,6 +244,16 @@ KINDS: Mapping[str, Write] = {
     "infinity": spoilt(each("lora_B", lambda value: value * torch.inf)),
 }
 # fmt: on
+
+
+FIXED: Mapping[str, str] = {
+    **{kind: kind for kind in ("dora", "pissa", "olora", "vera", "loha", "lokr", "ia3", "oft")},
+    **{kind: kind for kind in ("miss", "adalora")},
+    "prefix without model.": "plain",
+    "prefix of a language model": "plain",
+    "no base_model.model.": "plain",
+}
+"""Kinds that `--fix` converts, and the kind that was meant."""
 
 
 def write_all(place: Path) -> tuple[dict[str, Path], dict[str, torch.nn.Module]]:
