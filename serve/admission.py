@@ -19,10 +19,9 @@ from typing import Any
 
 from adapters.errors import AdaptersError, Rejected, Unavailable
 from adapters.files import differences, digest
-from adapters.lint import check_adapter
+from adapters.lint import check_adapter, rank_class
 from adapters.types import Version
 from serve.engine import Engine
-from serve.slots import rank_class
 
 _WATCH_S = 1.0
 """How old the last look at a version's files may be."""

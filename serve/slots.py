@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.lint import RANK_CLASSES
+from adapters.lint import rank_class
 
 _GIB = 1 << 30
 _FEWEST_SLOTS = 4
@@ -119,8 +119,3 @@ def size(
         reason=f"{len(ranks)} version(s) for this base, largest rank {largest or 'none'}; about "
         f"{each / 1e6:.1f} MB a slot of a budget of {budget / _GIB:.1f} GiB",
     )
-
-
-def rank_class(rank: int) -> int:
-    """Return the least of vLLM's values for `max_lora_rank` that holds a rank."""
-    return next((known for known in RANK_CLASSES if known >= rank), RANK_CLASSES[-1])

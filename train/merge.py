@@ -22,7 +22,7 @@ from adapters import bases
 from adapters.deltas import Delta, distance, norm, read_deltas
 from adapters.errors import BaseMismatch, Rejected, UsageError
 from adapters.files import CONFIG_FILE, WEIGHTS_FILE
-from adapters.lint import RANK_CLASSES
+from adapters.lint import RANK_CLASSES, rank_class
 from adapters.registry import Registry
 from adapters.types import Version, check_name
 from train.card import card
@@ -293,4 +293,4 @@ def write(merged: Mapping[str, Delta], folder: Path, base: str) -> int:
             tensors[f"{path}.lora_{name}"] = numpy.ascontiguousarray(values, dtype=numpy.float32)
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    return min(known for known in RANK_CLASSES if known >= largest)
+    return rank_class(largest)

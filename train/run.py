@@ -20,7 +20,7 @@ from typing import Any
 from adapters import bases
 from adapters.errors import MissingExtra, Rejected
 from adapters.files import CONFIG_FILE, sha256_file
-from adapters.lint import RANK_CLASSES
+from adapters.lint import rank_class
 from adapters.registry import Registry
 from adapters.types import Version, check_name
 from train.recipe import Recipe
@@ -137,10 +137,9 @@ def _publish(
     config["revision"] = None if base.model.revision.startswith("sha256:") else base.model.revision
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     recipe = asdict(job.recipe)
-    rank_class = min(c for c in RANK_CLASSES if c >= job.recipe.r)
     from train.card import card
 
-    text = card(job.name, base.model, recipe, dataset, metrics, rank_class)
+    text = card(job.name, base.model, recipe, dataset, metrics, rank_class(job.recipe.r))
     (folder / "README.md").write_text(text, encoding="utf-8")
     return registry.publish(
         job.name,

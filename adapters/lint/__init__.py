@@ -16,7 +16,7 @@ from typing import Any
 from adapters.errors import InvalidAdapter
 from adapters.files import WEIGHTS_FILE, version_files
 from adapters.lint.config import check_config, read_base_config, read_config
-from adapters.lint.findings import RANK_CLASSES, Finding, Report
+from adapters.lint.findings import RANK_CLASSES, Finding, Report, rank_class
 from adapters.lint.identity import check_identity, check_tokenizer
 from adapters.lint.tensors import check_tensors, check_values, module_of
 from adapters.projections import knows
@@ -28,6 +28,7 @@ __all__ = [
     "Report",
     "check_adapter",
     "check_folder",
+    "rank_class",
     "read_base_config",
     "read_config",
 ]

@@ -9,6 +9,12 @@ from typing import Any
 RANK_CLASSES = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as `max_lora_rank` (`vllm.config.lora.MaxLoRARanks`)."""
 
+
+def rank_class(rank: int) -> int:
+    """Return the least of vLLM's values for `max_lora_rank` that holds a rank."""
+    return next((known for known in RANK_CLASSES if known >= rank), RANK_CLASSES[-1])
+
+
 _CONSEQUENCES = {
     "file": "vLLM would read half an adapter, hang, or open what nobody checked",
     "type": "vLLM would refuse it",
