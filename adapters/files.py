@@ -17,9 +17,10 @@ from adapters.types import File
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MANIFEST_FILE = "manifest.json"
+CARD_FILE = "README.md"
 _OPTIONAL = frozenset(
     {
-        "README.md",
+        CARD_FILE,
         "tokenizer.json",
         "tokenizer.model",
         "tokenizer_config.json",

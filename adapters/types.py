@@ -135,9 +135,14 @@ class BaseModel:
     chat_template_sha256: str
 
     @property
+    def local(self) -> bool:
+        """Whether it is a folder of some machine, not a model of the Hub."""
+        return self.revision.startswith("sha256:")
+
+    @property
     def name(self) -> str:
         """What requests and answers call it: the Hub id, or a local folder's last part."""
-        return Path(self.id).name if self.revision.startswith("sha256:") else self.id
+        return Path(self.id).name if self.local else self.id
 
 
 @dataclass(frozen=True, slots=True)

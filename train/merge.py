@@ -19,13 +19,13 @@ import numpy
 from numpy import ndarray
 
 from adapters import bases
+from adapters.card import card
 from adapters.deltas import Delta, distance, norm, read_deltas
 from adapters.errors import BaseMismatch, Rejected, UsageError
 from adapters.files import CONFIG_FILE, WEIGHTS_FILE
 from adapters.lint import RANK_CLASSES, rank_class
 from adapters.registry import Registry
 from adapters.types import Version, check_name
-from train.card import card
 
 METHODS = ("cat", "svd", "linear", "ties", "dare_ties")
 _EXACT_ERROR = 1e-4

@@ -134,10 +134,10 @@ def _publish(
     if isinstance(config["target_modules"], list):  # PEFT keeps a set, in no fixed order
         config["target_modules"].sort()
     config["base_model_name_or_path"] = base.model.id  # not this machine's path to it
-    config["revision"] = None if base.model.revision.startswith("sha256:") else base.model.revision
+    config["revision"] = None if base.model.local else base.model.revision
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     recipe = asdict(job.recipe)
-    from train.card import card
+    from adapters.card import card
 
     text = card(job.name, base.model, recipe, dataset, metrics, rank_class(job.recipe.r))
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -16,6 +16,8 @@ that it survives a Hub that would shorten messages. The line of an alias also ca
 of its version over, in the same commit: whoever loads `revision="production"`, with any tool,
 gets that version. A branch's head is a lock: `append` commits upon the head it counted.
 
+A version that has no README.md gets a model card beside it, which is not of its digest.
+
 Deletion hides a version for ever; the Hub's own history keeps its bytes.
 
 Every commit has a `write_id` in its message. After an error (409, 412, 429, 5xx, a lost reply)
@@ -49,8 +51,10 @@ from adapters.backends.hub_journals import (
     said_by,
     versions_of,
 )
+from adapters.card import hub_card
 from adapters.errors import NotFound, RegistryUnavailable, UsageError
-from adapters.files import MANIFEST_FILE, write_durably
+from adapters.files import CARD_FILE, MANIFEST_FILE, write_durably
+from adapters.lint import rank_class
 from adapters.types import File, Manifest, Version, is_name
 
 _TOMBSTONES = "tombstones"
@@ -177,8 +181,12 @@ class HubBackend:
                 (staged / MANIFEST_FILE).unlink(missing_ok=True)
                 write_durably(staged / MANIFEST_FILE, encoded(content.as_json(), indent=2))
                 head = refs.branches[MAIN]
-                gone = set(self._calls.files(name, head)) - set(files) - {MANIFEST_FILE}
-                operations = [*_additions(staged, files), *deletions(gone)]
+                additions = _additions(staged, files)
+                if CARD_FILE not in files:
+                    additions.append(_card(content, self._org))
+                written = {operation.path_in_repo for operation in additions}
+                gone = set(self._calls.files(name, head)) - written
+                operations = [*additions, *deletions(gone)]
                 message = message_of(write_id, version=number, publish_id=content.publish_id)
                 title = f"{name}@v{number}"
                 return content, self._calls.commit(name, MAIN, head, operations, title, message)
@@ -315,3 +323,12 @@ def _additions(staged: Path, files: Mapping[str, File]) -> list[Any]:
         operations.append(CommitOperationAdd(path, staged / path))
         operations[-1].upload_info.sha256 = bytes.fromhex(file.sha256)  # known: hashed once only
     return operations
+
+
+def _card(content: Manifest, org: str) -> Any:
+    """Return what gives a version without README.md one; like the manifest not of its digest."""
+    from huggingface_hub import CommitOperationAdd
+
+    rank = content.peft.get("r")
+    text = hub_card(content, org, rank_class(rank if isinstance(rank, int) else 1))
+    return CommitOperationAdd(CARD_FILE, text.encode())

@@ -18,7 +18,7 @@ from adapters.errors import InvalidAdapter, NotFound, RegistryUnavailable, Usage
 from adapters.files import differences, digest, sha256_file
 from adapters.registry import Registry
 from adapters.transfer import open_source, open_target, transfer
-from adapters.types import File, Version
+from adapters.types import BaseModel, File, Version
 from tests.conftest import BASE, MakeAdapter
 from tests.hub.faults import Fault
 from tests.hub.server import ORG, WRITE_TOKEN, Hub
@@ -67,6 +67,50 @@ def test_a_version_arrives_as_it_is_and_comes_back(
             assert (held.path / path).read_bytes() == (sent.path / path).read_bytes()
     assert [entry.action for entry in back.log(NAME)] == ["publish"]
     assert back.log(NAME)[0].detail == {"received": sent.engine_name}
+
+
+def test_a_version_without_a_model_card_gets_one_on_the_hub_and_keeps_its_digest(
+    hub: Hub, tmp_path: Path, make_adapter: MakeAdapter
+) -> None:
+    base = BaseModel("Qwen/Qwen3-0.6B", "c1899de", "1" * 64, "2" * 64, "3" * 64)
+    with_card = make_adapter(seed=1)
+    (with_card / "README.md").write_text("# By its author")
+    source = Registry.open(tmp_path / "here")
+    for folder in (make_adapter(), with_card, make_adapter(seed=2)):
+        source.publish(NAME, folder, base=base, recipe={"r": 4}, metrics={"eval_loss": 0.25})
+    target = open_target(HF)
+    for number in (1, 2, 3):
+        transfer(source, f"{NAME}@v{number}", target)
+    target.promote(f"{NAME}@v3")
+
+    def sent(revision: str) -> str:
+        return Path(HfApi().hf_hub_download(f"{ORG}/{NAME}", "README.md", revision=revision,
+                                            cache_dir=tmp_path / "hf")).read_text()  # fmt: skip
+
+    _, metadata, text = sent("v1").split("---\n", 2)
+    assert 'base_model: "Qwen/Qwen3-0.6B"\nlibrary_name: peft' in metadata
+    for said in (
+        "| eval_loss | 0.25 |",
+        '"r": 4',
+        "serve --base Qwen/Qwen3-0.6B --registry hf://acme",
+        "hf download acme/support --revision v1 --local-dir support-v1",
+        "--max-lora-rank 8 --lora-modules support=support-v1",
+        'from_pretrained(model, "acme/support", revision="v1")',
+    ):
+        assert said in text
+    assert sent("v2") == "# By its author"
+    assert "support-v3" in sent("v3")
+    assert sent("production") == sent("v3")
+    for version in target.versions(NAME):
+        assert version.manifest.digest == source.resolve(version.ref).manifest.digest
+        assert target.verify(version.ref)
+    back = Registry.open(tmp_path / "back")
+    transfer(*open_source(f"{HF}/{NAME}@v1"), back)
+    assert sorted(p.name for p in back.resolve(NAME).path.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "manifest.json",
+    ]
 
 
 def test_what_is_there_already_is_not_sent_again(here: Registry, location: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import yaml
 
+from adapters.card import card
 from adapters.types import BaseModel
-from train.card import card
 
 BASE = BaseModel("Qwen/Qwen3-0.6B", "c1899de", "", "", "")
 
@@ -30,4 +30,6 @@ def test_it_shows_rows_and_metrics_but_no_times_and_no_empty_table() -> None:
 
 def test_a_local_base_shows_no_path_of_this_machine() -> None:
     local = BaseModel("/srv/models/mine", "sha256:1a", "", "", "")
-    assert "/srv" not in card("support", local, {}, {}, {}, 16)
+    text = card("support", local, {}, {}, {}, 16)
+    assert "/srv" not in text
+    assert "base_model" not in text, "its name means nothing to the Hub, or another's model"
