@@ -117,13 +117,13 @@ class Housekeeping(Registry):
         return version
 
     def protect(self, name: str, alias: str) -> None:
-        """Have `promote` and `rollback` of an alias ask for a word more from now on.
+        """Have `promote`, `demote` and `rollback` of an alias ask for a word more from now on.
 
         Raises:
             InvalidName, NotFound: no such adapter or alias.
         """
         if check_alias(alias) not in self.aliases(name):
-            self.resolve(Ref(name, alias=alias))  # says which there are
+            raise self._no_alias(name, alias)
         if alias not in self.protected(name):
             self._rule(name, PROTECTION, "protect", alias=alias)
 
@@ -161,9 +161,10 @@ class Housekeeping(Registry):
         parsed = Ref.parse(ref)
         version = self._find(parsed)
         if not parsed.number and not parsed.digest:
+            remove = f" To remove the alias: adapters demote {parsed}" if parsed.alias else ""
             raise UsageError(
                 f"{ref} may mean another version tomorrow.",
-                fix=f"Name the version, e.g. {version.ref}.",
+                fix=f"Name the version, e.g. {version.ref}.{remove}",
             )
         return version
 
@@ -172,7 +173,8 @@ class Housekeeping(Registry):
         found = [
             Holder(
                 f"{name}@{alias} points at it",
-                f"Point it elsewhere: adapters promote {name}@vN {alias}",
+                f"Point it elsewhere: adapters promote {name}@vN {alias}. "
+                f"Or remove it: adapters demote {name}@{alias}.",
             )
             for alias, pointed in self.aliases(name).items()
             if pointed == number

@@ -73,7 +73,7 @@ def read_entry(line: Line) -> LogEntry:
 
 
 def promotions(moves: Sequence[AliasMove]) -> list[int | None]:
-    """Return where an alias was promoted to and not rolled back from, oldest first.
+    """Return where an alias was put and not rolled back from, oldest first; None is nowhere.
 
     The last one is where it points; a rollback of n steps takes the last n away. Promoting what
     an alias already points at adds nothing to go back to.

@@ -118,11 +118,7 @@ class Reader:
         if ref.alias == LATEST:
             return self._backend.open(ref.name, self._latest(ref.name, numbers))
         if ref.alias not in aliases:
-            known = [LATEST, *aliases, *(f"v{number}" for number in numbers)]
-            raise NotFound(
-                f"{ref.name} has no alias {ref.alias!r}.",
-                fix=nearest(ref.alias, known) or f"It has {', '.join(known[:12])}.",
-            )
+            raise self._no_alias(ref.name, ref.alias)
         return self._backend.open(ref.name, aliases[ref.alias])
 
     def history(self, name: str, alias: str = PRODUCTION) -> list[AliasMove]:
@@ -171,6 +167,15 @@ class Reader:
         return None
 
     # -- inside -------------------------------------------------------------------------------
+
+    def _no_alias(self, name: str, alias: str) -> NotFound:
+        """Return what to tell somebody who asks for an alias that there is not."""
+        numbers = self._numbers(name)
+        known = [LATEST, *self.aliases(name), *(f"v{number}" for number in numbers)]
+        return NotFound(
+            f"{name} has no alias {alias!r}.",
+            fix=nearest(alias, known) or f"It has {', '.join(known[:12])}.",
+        )
 
     def _numbers(self, name: str) -> list[int]:
         numbers = self._backend.numbers(check_name(name))

@@ -33,6 +33,7 @@ from adapters.lint import Report, check_adapter, read_base_config
 from adapters.reading import Reader
 from adapters.types import (
     BASE_ARM,
+    LATEST,
     PRODUCTION,
     AliasMove,
     Arm,
@@ -182,15 +183,10 @@ class Registry(Reader):
         check_alias(alias)
         with self._backend.writing(version.name):
             self._check_may_stand(version.name, version.number)
-            self._check_confirmed(version.name, alias, confirmed)
+            self._check_confirmed(version.name, alias, version.number, confirmed)
             moves = self.history(version.name, alias)
             current = moves[-1].to_version if moves else None
-            if if_current is not None and current != if_current:
-                at = f"at v{current}" if current else "nowhere"
-                raise Conflict(
-                    f"{version.name}@{alias} points {at}, not at v{if_current}.",
-                    fix=f"Look at it first: adapters log {version.name}",
-                )
+            _check_current(f"{version.name}@{alias}", current, if_current)
             move = AliasMove(
                 from_version=current,
                 to_version=version.number,
@@ -202,6 +198,44 @@ class Registry(Reader):
             )
             return self._move(version.name, alias, move, len(moves))
 
+    def demote(
+        self,
+        name: str,
+        alias: str,
+        *,
+        if_current: int | None = None,
+        reason: str = "",
+        confirmed: bool = False,
+    ) -> AliasMove:
+        """Remove an alias, in one step: it points nowhere until it is promoted to again.
+
+        Its history stays, and `rollback` brings it back. `if_current`: as in `promote`.
+        `confirmed`: the word more that a protected alias asks for, and `production`, without
+        which the bare name means the latest version.
+
+        Raises:
+            InvalidName, NotFound: no such adapter or alias.
+            Rejected: it asks for that word, and this is not `confirmed`.
+            Conflict: the alias does not point at `if_current`, or moves at this moment.
+        """
+        self._numbers(name)
+        with self._backend.writing(name):
+            moves = self.history(name, alias)
+            current = moves[-1].to_version if moves else None
+            if current is None:
+                raise self._no_alias(name, alias)
+            _check_current(f"{name}@{alias}", current, if_current)
+            self._check_confirmed(name, alias, None, confirmed)
+            move = AliasMove(
+                from_version=current,
+                to_version=None,
+                action="demote",
+                actor=_actor(),
+                time=_now(),
+                reason=reason,
+            )
+            return self._move(name, alias, move, len(moves))
+
     def rollback(
         self,
         name: str,
@@ -211,10 +245,10 @@ class Registry(Reader):
         reason: str = "",
         confirmed: bool = False,
     ) -> AliasMove:
-        """Point an alias at what it pointed at before, `steps` promotions ago.
+        """Point an alias at what it pointed at before, `steps` promotions or demotions ago.
 
-        Rolling back twice goes back twice: a rollback undoes a promotion, never a rollback.
-        `confirmed`: the word more that a protected alias asks for.
+        Rolling back twice goes back twice: a rollback undoes a promotion or a demotion, never a
+        rollback. `confirmed`: as in `promote` and `demote`.
 
         Raises:
             InvalidName, NotFound: no such adapter or alias, nothing that far back, or what is
@@ -229,18 +263,17 @@ class Registry(Reader):
         with self._backend.writing(name):
             moves = self.history(name, alias)
             if not moves:
-                self.resolve(Ref(name, alias=alias))  # says which aliases there are
+                raise self._no_alias(name, alias)
             stack = promotions(moves)
             if len(stack) <= steps:
                 raise NotFound(
-                    f"{name}@{alias} was promoted {len(stack)} time(s), so it cannot go back "
-                    f"{steps}.",
+                    f"{name}@{alias} cannot go back {steps} step(s), only {len(stack) - 1}.",
                     fix=f"Promote a version instead: adapters promote {name}@vN {alias}",
                 )
             target = stack[-1 - steps]
             if target is not None:
                 self._check_may_stand(name, target)
-            self._check_confirmed(name, alias, confirmed)
+            self._check_confirmed(name, alias, target, confirmed)
             move = AliasMove(
                 from_version=stack[-1],
                 to_version=target,
@@ -329,23 +362,33 @@ class Registry(Reader):
                 fix=f"See what was found: adapters show {version.ref} --json",
             )
 
-    def _check_confirmed(self, name: str, alias: str, confirmed: bool) -> None:
-        if not confirmed and alias in self.protected(name):
+    def _check_confirmed(self, name: str, alias: str, to: int | None, confirmed: bool) -> None:
+        """Refuse a move that asks for a word more."""
+        if confirmed:
+            return
+        if alias in self.protected(name):
             raise Rejected(
                 f"{name}@{alias} is protected.", fix="Add --yes to move it all the same."
+            )
+        if alias == PRODUCTION and to is None:
+            latest = self._latest(name, self._numbers(name))
+            raise Rejected(
+                f"Without {name}@{alias}, {name} means {name}@{LATEST}, now v{latest}.",
+                fix="Add --yes to remove it all the same.",
             )
 
     def _move(self, name: str, alias: str, move: AliasMove, known: int) -> AliasMove:
         # `known`: what was decided upon so many moves is not done upon more. No lock says so
         # where a backend has none.
         self._backend.append(name, aliases_journal(alias), move_line(move), expect=known)
-        self._note(name, move.action, version=move.to_version, alias=alias)
+        self._note(name, move.action, version=move.to_version, alias=alias, reason=move.reason)
         return move
 
     def _record(self, name: str, phase: Phase) -> None:
         journal = experiment_journal(phase.experiment)
         self._backend.append(name, journal, phase_line(phase), expect=phase.number - 1)
-        self._note(name, f"experiment {phase.status}", experiment=phase.experiment)
+        action = f"experiment {phase.status}"
+        self._note(name, action, experiment=phase.experiment, reason=phase.reason)
 
     def _note(
         self,
@@ -376,6 +419,15 @@ def _refuse_findings(report: Report, what: str) -> None:
         more = len(report.findings) - 5
         also = f" And {more} more." if more > 0 else ""
         raise InvalidAdapter(f"{what} cannot be served. {listed}{also}")
+
+
+def _check_current(alias: str, current: int | None, expected: int | None) -> None:
+    if expected is not None and current != expected:
+        at = f"at v{current}" if current else "nowhere"
+        raise Conflict(
+            f"{alias} points {at}, not at v{expected}.",
+            fix=f"Look at it first: adapters log {alias.partition('@')[0]}",
+        )
 
 
 def _check_arms(arms: Sequence[Arm]) -> None:

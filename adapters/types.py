@@ -238,24 +238,24 @@ class Version:
 class AliasMove:
     """One line of `aliases/<alias>.jsonl`; the last line is the alias.
 
-    `from_version` is what the alias pointed at before (None: nowhere). A rollback is a line
-    too, so the file is the whole history.
+    `from_version` is what the alias pointed at before, `to_version` what it points at since
+    (None: nowhere). A rollback is a line too, so the file is the whole history.
     """
 
     from_version: int | None
     to_version: int | None
-    action: Literal["promote", "rollback", "remove"]
+    action: Literal["promote", "rollback", "demote"]
     actor: str
     time: str
     reason: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 0
-    """How many promotions a rollback undid."""
+    """How many promotions and demotions a rollback undid."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One line of `log.jsonl`: publish, promote, rollback, retire, delete, experiment …"""
+    """One line of `log.jsonl`: publish, promote, demote, rollback, retire, delete …"""
 
     action: str
     time: str

@@ -31,6 +31,7 @@ _COMMANDS = {
     "pull": ("adapters.cli.transfer:pull", "Fetch a version from another registry."),
     "merge": ("adapters.cli.merge:merge", "Merge versions of one base into a new one."),
     "promote": ("adapters.cli.registry:promote", "Point an alias at a version."),
+    "demote": ("adapters.cli.registry:demote", "Remove an alias; its history stays."),
     "rollback": ("adapters.cli.registry:rollback", "Point an alias back at what it was."),
     "log": ("adapters.cli.registry:log", "Show what was done to an adapter."),
     "protect": ("adapters.cli.housekeeping:protect", "Have an alias move only with --yes."),

@@ -139,7 +139,7 @@ def protect(
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Have promote and rollback of an alias ask for --yes.
+    """Have promote, demote and rollback of an alias ask for --yes.
 
     Example: adapters protect support production
     """

@@ -1,4 +1,4 @@
-"""`adapters list | show | promote | rollback | log`: the registry's verbs."""
+"""`adapters list | show | promote | demote | rollback | log`: the registry's verbs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from adapters.errors import UsageError
 from adapters.registry import Registry
 from adapters.render import emit_json, table
 from adapters.selection import Condition, order, select
 from adapters.standing import Standing
-from adapters.types import PRODUCTION, LogEntry, Ref, Version, parse_number
+from adapters.types import PRODUCTION, AliasMove, LogEntry, Ref, Version, parse_number
 
 RegistryOption = Annotated[
     str | None,
@@ -25,6 +26,9 @@ RegistryOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ReasonOption = Annotated[str, typer.Option(help="Why, for the log.")]
 AliasArgument = Annotated[str, typer.Argument(help="The alias to move.")]
+IfCurrentOption = Annotated[
+    str | None, typer.Option(help="Only if the alias points at this version now, e.g. v2.")
+]
 ConfirmOption = Annotated[bool, typer.Option("--yes", help="Move a protected alias, too.")]
 
 
@@ -89,9 +93,7 @@ def show(
 def promote(
     ref: Annotated[str, typer.Argument(help="The version, e.g. support@v3.")],
     alias: AliasArgument = PRODUCTION,
-    if_current: Annotated[
-        str | None, typer.Option(help="Only if the alias points at this version now, e.g. v2.")
-    ] = None,
+    if_current: IfCurrentOption = None,
     reason: ReasonOption = "",
     yes: ConfirmOption = False,
     registry: RegistryOption = None,
@@ -106,17 +108,37 @@ def promote(
     move = Registry.open(registry).promote(
         parsed, alias, if_current=expected, reason=reason, confirmed=yes
     )
-    if json:
-        emit_json(asdict(move))
-    else:
-        before = f" (was v{move.from_version})" if move.from_version else ""
-        typer.echo(f"{parsed.name}@{alias} → v{move.to_version}{before}")
+    _show_move(parsed.name, alias, move, json)
+
+
+def demote(
+    ref: Annotated[str, typer.Argument(help="The alias, e.g. support@canary.")],
+    if_current: IfCurrentOption = None,
+    reason: ReasonOption = "",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove production or a protected alias, too.")
+    ] = False,
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove an alias: servers answer 404 for it within a second. rollback brings it back.
+
+    Example: adapters demote support@canary --reason "the trial is over"
+    """
+    parsed = Ref.parse(ref)
+    if not parsed.alias:
+        raise UsageError(f"{ref} names no alias.", fix=f"Write e.g. {parsed.name}@canary.")
+    expected = None if if_current is None else parse_number(if_current)
+    move = Registry.open(registry).demote(
+        parsed.name, parsed.alias, if_current=expected, reason=reason, confirmed=yes
+    )
+    _show_move(parsed.name, parsed.alias, move, json)
 
 
 def rollback(
     name: Annotated[str, typer.Argument(help="The adapter.")],
     alias: AliasArgument = PRODUCTION,
-    steps: Annotated[int, typer.Option(help="How many promotions to undo.")] = 1,
+    steps: Annotated[int, typer.Option(help="How many promotions and demotions to undo.")] = 1,
     reason: ReasonOption = "",
     yes: ConfirmOption = False,
     registry: RegistryOption = None,
@@ -128,10 +150,7 @@ def rollback(
     """
     opened = Registry.open(registry)
     move = opened.rollback(name, alias, steps=steps, reason=reason, confirmed=yes)
-    if json:
-        emit_json(asdict(move))
-    else:
-        typer.echo(f"{name}@{alias} → v{move.to_version} (was v{move.from_version})")
+    _show_move(name, alias, move, json)
 
 
 def log(
@@ -152,6 +171,15 @@ def log(
         for e in entries
     ]
     typer.echo(table(["time", "actor", "action", "version", "alias", "reason"], rows))
+
+
+def _show_move(name: str, alias: str, move: AliasMove, json: bool) -> None:
+    if json:
+        emit_json({"adapter": name, "alias": alias, **asdict(move)})
+        return
+    before = f" (was v{move.from_version})" if move.from_version else ""
+    to = f"v{move.to_version}" if move.to_version else "nowhere"
+    typer.echo(f"{name}@{alias} → {to}{before}")
 
 
 def _row(registry: Registry, version: Version, metrics: Iterable[str]) -> dict[str, object]:

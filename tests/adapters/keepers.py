@@ -33,8 +33,10 @@ def do(house: Retention, folder: Path, verb: str, number: int, alias: str) -> An
         return house.publish(NAME, folder, base=BASE).number
     if verb == "promote":
         return house.promote(ref, alias).to_version
+    if verb == "demote":
+        return house.demote(NAME, alias, confirmed=True).from_version
     if verb == "rollback":
-        return house.rollback(NAME, alias).to_version
+        return house.rollback(NAME, alias, confirmed=True).to_version
     if verb == "retire":
         return house.retire(ref).number
     if verb == "restore":
@@ -67,7 +69,7 @@ def serve() -> None:
 def verbs(chance: random.Random) -> Iterator[tuple[str, int, str]]:
     """Yield verbs without end, with many publications among them."""
     often = ["publish"] * 5 + ["promote"] * 5 + ["delete"] * 4
-    kinds = [*often, "rollback", "retire", "restore", "gc"]
+    kinds = [*often, "demote", "demote", "rollback", "retire", "restore", "gc"]
     while True:
         yield chance.choice(kinds), chance.randint(1, 5), chance.choice(["production", "canary"])
 
@@ -110,7 +112,10 @@ def step(place: str, folder: str, verb: str) -> int:
     steps = 0
     while True:
         steps += 1
-        number = Retention.open(place).publish(NAME, Path(folder), base=BASE).number
+        house = Retention.open(place)
+        number = house.publish(NAME, Path(folder), base=BASE).number
+        if verb == "demote":
+            house.promote(f"{NAME}@v{number}")
         child = os.fork()
         if not child:
             house = Retention.open(place)

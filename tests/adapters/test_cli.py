@@ -123,6 +123,26 @@ def test_promote_only_from_what_was_seen(run: Run, registry: Registry) -> None:
     assert registry.aliases("support") == {"production": 3}, "an option is never ignored"
 
 
+def test_demote(run: Run, registry: Registry) -> None:
+    run("promote", "support@v2")
+    run("promote", "support@v1", "canary")
+    assert run("demote", "support@canary", "--if-current", "v2").exit_code == 5
+    assert run("demote", "support@canary").out == "support@canary → nowhere (was v1)\n"
+    assert run("demote", "support@canary").exit_code == 3
+    refused = run("demote", "support@production")
+    assert refused.exit_code == 4
+    assert "support means support@latest, now v3" in refused.err
+    move = run("demote", "support@production", "--yes", "--reason", "over", "--json").json
+    assert (move["adapter"], move["alias"], move["to_version"]) == ("support", "production", None)
+    assert run("log", "support").out.splitlines()[-1].split()[2:] == [
+        "demote",
+        "–",
+        "production",
+        "over",
+    ]
+    assert run("rollback", "support").out == "support@production → v2\n"
+
+
 def test_log(run: Run, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTERS_ACTOR", "ci")
     registry.promote("support@v2")
@@ -152,6 +172,10 @@ def test_a_registry_can_be_named(run: Run, tmp_path: Path, adapter_folder: Path)
         ("show ../x", 2, "is not an adapter name"),
         ("show support@v0", 2, "is not a ref"),
         ("promote support@v1 latest", 2, "cannot be an alias"),
+        ("demote support", 2, "support names no alias"),
+        ("demote support@v1", 2, "support@v1 names no alias"),
+        ("demote support@latest", 2, "cannot be an alias"),
+        ("delete support@canary --yes", 3, "has no alias"),
         ("rollback support --steps 0", 2, "Use --steps 1 or more"),
         ("rollback support --steps many", 2, "--steps"),
         ("promote support@v1 --bogus", 2, "--bogus"),

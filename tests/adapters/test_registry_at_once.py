@@ -25,6 +25,7 @@ from tests.conftest import BASE
 ROOT = Path(__file__).parents[2]
 KEEPERS = [sys.executable, "-m", "tests.adapters.keepers"]
 EXAMPLES = int(os.environ.get("EXAMPLES", "12"))
+MOVES = ("promote", "demote", "rollback")
 KILLS = int(os.environ.get("KILLS", "40"))
 
 OPERATIONS = st.tuples(
@@ -34,6 +35,7 @@ OPERATIONS = st.tuples(
             "publish",
             "promote",
             "promote",
+            "demote",
             "rollback",
             "retire",
             "restore",
@@ -111,7 +113,7 @@ def check(place: str, told: list[dict[str, Any]], *, killed: bool = False) -> No
     for alias, number in house.aliases(NAME).items():
         assert house.resolve(f"{NAME}@{alias}").number == number, "it points at what is there"
         assert number in living
-    acknowledged = [entry for entry in done if entry["verb"] in ("promote", "rollback")]
+    acknowledged = [entry for entry in done if entry["verb"] in MOVES]
     if killed:  # the last line of one that was killed may be there unacknowledged, or missing
         assert len(moves) >= len(acknowledged)
         assert log.count("publish") >= len(published)
@@ -119,7 +121,7 @@ def check(place: str, told: list[dict[str, Any]], *, killed: bool = False) -> No
         assert sorted(taken) == sorted(published)
         assert sorted(buried) == sorted(deleted)
         assert len(moves) == len(acknowledged)
-        for action in ("publish", "promote", "rollback", "retire"):
+        for action in ("publish", "retire", *MOVES):
             acts = [entry for entry in done if entry["verb"] == action]
             assert log.count(action) == len(acts), "the log is complete"
         assert log.count("delete") == len(buried)
@@ -179,7 +181,7 @@ def test_any_verbs_of_several_processes_at_once(
     )
 
 
-@pytest.mark.parametrize("verb", ["publish", "promote", "retire", "delete"])
+@pytest.mark.parametrize("verb", ["publish", "promote", "demote", "retire", "delete"])
 def test_a_verb_may_be_killed_at_every_step(
     tmp_path: Path, adapter_folder: Path, verb: str
 ) -> None:

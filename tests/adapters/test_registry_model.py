@@ -38,8 +38,8 @@ def machine(folders: list[Path]) -> type[RuleBasedStateMachine]:
             self.registry = Registry.open(self.place)
             self.contents: list[int] = []  # which folder each version is, v1 first
             self.digests: dict[int, str] = {}  # by folder
-            self.undo: dict[str, list[int]] = {}  # promotions that stand, by alias
-            self.moves: dict[str, list[tuple[int | None, int]]] = {}
+            self.undo: dict[str, list[int | None]] = {}  # moves that stand, by alias
+            self.moves: dict[str, list[tuple[int | None, int | None]]] = {}
             self.log: list[tuple[str, int | None, str | None]] = []
             self.experiments: list[str] = []
             self.running: tuple[Arm, ...] | None = None
@@ -50,7 +50,7 @@ def machine(folders: list[Path]) -> type[RuleBasedStateMachine]:
         def points_at(self, alias: str) -> int | None:
             return self.undo[alias][-1] if self.undo.get(alias) else None
 
-        def moved(self, action: str, alias: str, before: int | None, after: int) -> None:
+        def moved(self, action: str, alias: str, before: int | None, after: int | None) -> None:
             self.moves.setdefault(alias, []).append((before, after))
             self.log.append((action, after, alias))
 
@@ -91,11 +91,27 @@ def machine(folders: list[Path]) -> type[RuleBasedStateMachine]:
                 self.undo[alias].append(number)
             self.moved("promote", alias, before, number)
 
+        @rule(alias=ALIASES, seen=st.none() | st.integers(1, 6))
+        def demote(self, alias: str, seen: int | None) -> None:
+            before = self.points_at(alias)
+            try:
+                move = self.registry.demote("support", alias, if_current=seen, confirmed=True)
+            except NotFound:
+                assert before is None
+                return
+            except Conflict:
+                assert seen != before
+                return
+            assert seen in (None, before)
+            assert (move.from_version, move.to_version) == (before, None)
+            self.undo[alias].append(None)
+            self.moved("demote", alias, before, None)
+
         @rule(alias=ALIASES, steps=st.integers(1, 3))
         def rollback(self, alias: str, steps: int) -> None:
             stands, before = self.undo.get(alias, []), self.points_at(alias)
             try:
-                move = self.registry.rollback("support", alias, steps=steps)
+                move = self.registry.rollback("support", alias, steps=steps, confirmed=True)
             except NotFound:
                 assert len(stands) <= steps
                 return
@@ -160,10 +176,15 @@ def machine(folders: list[Path]) -> type[RuleBasedStateMachine]:
             assert {ref: reader.resolve(ref).number for ref in meant} == meant
 
         def check_aliases(self, reader: Registry) -> None:
-            pointing = {alias: stands[-1] for alias, stands in self.undo.items()}
+            last = {alias: self.points_at(alias) for alias in self.undo}
+            pointing = {alias: number for alias, number in last.items() if number}
             assert reader.aliases("support") == pointing
-            for alias, number in pointing.items():
-                assert reader.resolve(f"support@{alias}").number == number
+            for alias, number in last.items():
+                if number:
+                    assert reader.resolve(f"support@{alias}").number == number
+                else:
+                    with pytest.raises(NotFound):
+                        reader.resolve(f"support@{alias}")
                 moves = reader.history("support", alias)
                 assert [(m.from_version, m.to_version) for m in moves] == self.moves[alias]
             if self.contents:

@@ -85,6 +85,20 @@ def test_what_is_not_served_leaves_the_engine(
     assert len(take(house).adapters["support"].versions) == 2
 
 
+def test_a_removed_alias_answers_404_and_the_bare_name_means_the_latest(
+    serve: MakeServer, house: Housekeeping, support: tuple[Version, Version]
+) -> None:
+    server = serve()
+    assert server.chat("support").json()["model"] == support[0].engine_name
+    house.demote("support", "production", confirmed=True)
+    reply = server.chat("support@production")
+    assert reply.status_code == 404
+    assert "no alias 'production'" in reply.json()["error"]["message"]
+    assert server.chat("support").json()["model"] == support[1].engine_name
+    house.rollback("support")
+    assert server.chat("support@production").json()["model"] == support[0].engine_name
+
+
 def test_what_is_loaded_or_coming_is_held_until_it_is_forgotten(
     house: Housekeeping, support: tuple[Version, Version]
 ) -> None:
