@@ -310,7 +310,7 @@ def test_names_that_the_hub_does_not_allow_are_refused(
 
 
 def downloads(hub: Hub) -> int:
-    return sum(r.startswith("GET") and r.endswith(".safetensors") for r in hub.requests)
+    return sum(request.startswith("GET /_cdn/") for request in hub.requests)
 
 
 def test_files_are_fetched_when_needed_once_for_all_processes(

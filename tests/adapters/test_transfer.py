@@ -192,7 +192,7 @@ def test_a_pull_that_is_killed_leaves_nothing_torn_and_is_gone_on_with(
     arguments = ["pull", f"{HF}/{NAME}@v1", "--registry", str(target)]
     script = f"from adapters.cli import main; main({arguments!r})"
     for n in range(8):
-        hub.faults.add(Fault("slow", "GET", "/resolve/", times=3, pause_s=0.02))
+        hub.faults.add(Fault("slow", "GET", "/(resolve|_cdn)/", times=3, pause_s=0.02))
         process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
         time.sleep(0.3 + 0.1 * n)
         process.kill()

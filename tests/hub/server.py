@@ -3,7 +3,9 @@
     with Hub() as hub:
         HfApi(endpoint=hub.endpoint, token=WRITE_TOKEN).create_repo("acme/support")
 
-Reading a private repo and writing need a token, as on the Hub. `hub.faults` brings accidents.
+Reading a private repo and writing need a token, as on the Hub. Large files go up in one piece, or
+in parts from `part_bytes` on, and come down from another host, which wants no token: a CDN. Old
+names of repos lead to new ones. `hub.faults` brings accidents.
 """
 
 from __future__ import annotations
@@ -34,7 +36,15 @@ class Hub:
         self.repos: dict[str, Repo] = {}
         self.faults = Faults()
         self.page_size = 1000
+        self.part_bytes = 1 << 40
+        """Large files from this size on go up in parts of this size."""
         self.requests: list[str] = []
+        self.uploaded_bytes = 0
+        """What came of large files, whole or cut short."""
+        self.downloaded_bytes = 0
+        """What went of files' content, as far as it was written out."""
+        self.parts: dict[str, dict[int, bytes]] = {}
+        self.moved: dict[str, str] = {}
         self.lock = threading.RLock()
         self.serial = count(time.time_ns())  # no sha twice, also among doubles
         self._server = ThreadingHTTPServer(
@@ -42,6 +52,7 @@ class Hub:
         )
         self._server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self.cdn = f"http://localhost:{self._server.server_port}/_cdn"
 
     def __enter__(self) -> Hub:
         serve = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -51,6 +62,12 @@ class Hub:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename a repo, as its owner may on the Hub's pages."""
+        with self.lock:
+            self.repos[new] = self.repos.pop(old)
+            self.repos[new].id, self.moved[old] = new, new
 
 
 class _Call(BaseHTTPRequestHandler):
@@ -63,8 +80,15 @@ class _Call(BaseHTTPRequestHandler):
         self.query = {key: values[0] for key, values in parse_qs(url.query).items()}
         self.raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.extra: dict[str, str] = {}
+        self.status = 200
         with self.hub.lock:
             self.hub.requests.append(f"{self.command} {url.path}")
+            if url.path.startswith("/_large/"):
+                self.hub.uploaded_bytes += len(self.raw)
+        for old, new in self.hub.moved.items():
+            if old not in self.hub.repos and re.search(f"/{old}(/|$|\\.git/)", url.path):
+                there = {"Location": self.path.replace(old, new, 1)}
+                return self._answer(307, {"error": "Moved"}, there)
         fault = self.hub.faults.next_for(self.command, url.path)
         if fault and fault.kind == "lost request":
             return self._hang_up()
@@ -79,7 +103,7 @@ class _Call(BaseHTTPRequestHandler):
             return self._answer(refused.status, refused.body, code)
         if fault and fault.kind == "lost reply":
             return self._hang_up()
-        return self._answer(200, found, self.extra, fault)
+        return self._answer(self.status, found, self.extra, fault)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
 
@@ -93,7 +117,7 @@ class _Call(BaseHTTPRequestHandler):
         self, status: int, body: object, headers: Mapping[str, str], slow: Fault | None = None
     ) -> None:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(206 if "Content-Range" in headers else status)
+        self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
@@ -102,8 +126,14 @@ class _Call(BaseHTTPRequestHandler):
         step = len(content) // 5 + 1 if slow else len(content) or 1
         for start in range(0, len(content), step):
             time.sleep(slow.pause_s if slow else 0)
-            self.wfile.write(content[start : start + step])
-            self.wfile.flush()
+            try:
+                self.wfile.write(content[start : start + step])
+                self.wfile.flush()
+            except ConnectionError:  # the client is gone
+                return self._hang_up()
+            if isinstance(body, bytes):
+                with self.hub.lock:
+                    self.hub.downloaded_bytes += len(content[start : start + step])
 
     # -- what is asked for --------------------------------------------------------------------
 
@@ -219,13 +249,35 @@ class _Call(BaseHTTPRequestHandler):
         if path not in commit.files:
             raise Refused(404, "Entry not found", "EntryNotFound")
         blob = commit.files[path]
-        self.extra["ETag"] = f'"{blob.sha256 if blob.large else blob.oid}"'
+        if not blob.large:
+            self.extra["ETag"] = f'"{blob.oid}"'
+            return self._part_of(blob.content)
+        self.status = 302
+        self.extra["X-Linked-Size"] = str(len(blob.content))
+        self.extra["X-Linked-ETag"] = f'"{blob.sha256}"'
+        self.extra["Location"] = f"{self.hub.cdn}/{repo_id}/{blob.sha256}?signature=valid"
+        return {}
+
+    def cdn(self, repo_id: str, sha256: str) -> object:
+        if "Authorization" in self.headers or self.query.get("signature") != "valid":
+            raise Refused(400, "Only one auth mechanism allowed")  # and no token leaves the Hub
+        for commit in self.hub.repos[repo_id].commits.values():
+            for blob in commit.files.values():
+                if blob.large and blob.sha256 == sha256:
+                    self.extra["ETag"] = f'"{sha256}"'
+                    return self._part_of(blob.content)
+        raise Refused(404, "Not there")
+
+    def _part_of(self, content: bytes) -> bytes:
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         if not asked:
-            return blob.content
-        size, start = len(blob.content), int(asked[1])
+            return content
+        size, start = len(content), int(asked[1])
+        if start >= size:
+            raise Refused(416, "There is no such part")
+        self.status = 206
         self.extra["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
-        return blob.content[start:]
+        return content[start:]
 
     def preupload(self, repo_id: str, revision: str) -> object:
         repo = self._repo(repo_id, write=True)
@@ -246,8 +298,14 @@ class _Call(BaseHTTPRequestHandler):
             answer = {"oid": asked["oid"], "size": asked["size"]}
             if asked["oid"] not in repo.large:
                 there = f"{self.hub.endpoint}/_large/{repo_id}/{asked['oid']}"
+                upload: dict[str, Any] = {"href": there}
+                if asked["size"] >= (size := self.hub.part_bytes):
+                    parts = {
+                        str(n): f"{there}/{n}" for n in range(1, -(-asked["size"] // size) + 1)
+                    }
+                    upload["header"] = {"chunk_size": str(size), **parts}
                 verify = f"{self.hub.endpoint}/_verify/{repo_id}"
-                answer["actions"] = {"upload": {"href": there}, "verify": {"href": verify}}
+                answer["actions"] = {"upload": upload, "verify": {"href": verify}}
             answers.append(answer)
         return {"transfer": "basic", "objects": answers}
 
@@ -255,6 +313,21 @@ class _Call(BaseHTTPRequestHandler):
         if hashlib.sha256(self.raw).hexdigest() != oid:
             raise Refused(400, "The content is not what its oid says")
         self.hub.repos[repo_id].large[oid] = self.raw
+        return {}
+
+    def lfs_put_part(self, _: str, oid: str, number: str) -> object:
+        self.hub.parts.setdefault(oid, {})[int(number)] = self.raw
+        self.extra["ETag"] = f'"{hashlib.md5(self.raw).hexdigest()}"'
+        return {}
+
+    def lfs_complete(self, repo_id: str, oid: str) -> object:
+        held = self.hub.parts.pop(oid)
+        told = [(part["partNumber"], part["etag"]) for part in self.body["parts"]]
+        etags = [(n, f'"{hashlib.md5(part).hexdigest()}"') for n, part in sorted(held.items())]
+        whole = b"".join(part for _, part in sorted(held.items()))
+        if self.body["oid"] != oid or told != etags or hashlib.sha256(whole).hexdigest() != oid:
+            raise Refused(400, "The parts are not what the oid says")
+        self.hub.repos[repo_id].large[oid] = whole
         return {}
 
     def lfs_verify(self, repo_id: str) -> object:
@@ -323,7 +396,10 @@ _ROUTES: list[tuple[str, str, Callable[..., object]]] = [
     (f"{_P}/branch/([^/]+)", "DELETE", _Call.delete_branch),
     (rf"/{_ID}\.git/info/lfs/objects/batch", "POST", _Call.lfs_batch),
     (f"/_large/{_ID}/([0-9a-f]+)", "PUT", _Call.lfs_put),
+    (f"/_large/{_ID}/([0-9a-f]+)/([0-9]+)", "PUT", _Call.lfs_put_part),
+    (f"/_large/{_ID}/([0-9a-f]+)", "POST", _Call.lfs_complete),
     (f"/_verify/{_ID}", "POST", _Call.lfs_verify),
+    (f"/_cdn/{_ID}/([0-9a-f]+)", "GET", _Call.cdn),
     (f"/{_ID}/resolve/([^/]+)/(.+)", "GET", _Call.resolve),
     (f"/{_ID}/resolve/([^/]+)/(.+)", "HEAD", _Call.resolve),
 ]

@@ -55,6 +55,34 @@ def test_small_and_large_files_come_back_as_they_went(api: HfApi, tmp_path: Path
         api.hf_hub_download(REPO, "other", local_dir=tmp_path)
 
 
+def test_a_large_file_goes_up_in_parts_and_comes_down_from_elsewhere(
+    api: HfApi, hub: Hub, tmp_path: Path
+) -> None:
+    hub.part_bytes, content = 1000, bytes(range(250)) * 10
+    add = CommitOperationAdd("large.safetensors", content)
+    api.create_commit(REPO, [add], commit_message="a")
+    parts = [r.rpartition("/")[2] for r in hub.requests if r.startswith("PUT")]
+    assert parts == ["1", "2", "3"]
+    hub.repos[REPO].large.clear()
+    hub.faults.add(Fault("status", "PUT", "/2$", status=403))
+    other = CommitOperationAdd("other.safetensors", content + b"!")
+    with pytest.raises(RuntimeError):  # a part is refused, and nothing is taken
+        api.create_commit(REPO, [other], commit_message="b")
+    assert api.list_repo_files(REPO) == [".gitattributes", "large.safetensors"]
+    there = Path(api.hf_hub_download(REPO, "large.safetensors", local_dir=tmp_path))
+    assert there.read_bytes() == content
+    assert any(request.startswith("GET /_cdn/") for request in hub.requests)
+
+
+def test_an_old_name_leads_to_the_new_one(api: HfApi, hub: Hub, tmp_path: Path) -> None:
+    commit(api, "one")
+    hub.rename(REPO, "acme/tone")
+    commit(api, "two")
+    assert [c.title for c in api.list_repo_commits(REPO)][:2] == ["two", "one"]
+    assert Path(api.hf_hub_download(REPO, "file.txt", local_dir=tmp_path)).read_text() == "two"
+    assert [m.id for m in api.list_models(author="acme")] == ["acme/tone"]
+
+
 def test_a_commit_upon_another_parent_than_the_head_is_412(api: HfApi) -> None:
     first = commit(api, "one")
     second = commit(api, "two", parent=first)
