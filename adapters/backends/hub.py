@@ -30,7 +30,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -147,7 +147,7 @@ class HubBackend:
                 raise RegistryUnavailable(
                     f"The tag v{number} of {self._calls.repo(name)} names "
                     f"{content.name}@v{content.version}.",
-                    fix="Put the tag back to its commit, or publish anew.",
+                    fix="Give the repo or the tag its old name back on the Hub.",
                 )
             self._opened[sha] = self._version(content, sha)
         return self._opened[sha]
@@ -200,7 +200,8 @@ class HubBackend:
     def delete(self, name: str, number: int, line: Line) -> None:
         """Delete a version, as the port says; its bytes stay in the repo's history on the Hub."""
         self._forget(name)
-        self.open(name, number)
+        if number not in self.numbers(name):
+            self.open(name, number)  # says whether it ever was
         self.append(name, _TOMBSTONES, {**line, "version": number})
         refs = self._known(name)
         # From this tag on it is deleted. It is what counts, so a kill before untagging is healed.
@@ -208,7 +209,7 @@ class HubBackend:
         self._calls.untag(name, f"v{number}")
         self._forget(name)
 
-    def sweep(self, name: str) -> int:
+    def sweep(self, name: str, held: Collection[int] = ()) -> int:
         refs = self._calls.refs(name)
         if refs is not None:
             self._highest(name, refs)  # names a version whose writer was killed

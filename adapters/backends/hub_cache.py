@@ -4,16 +4,19 @@
         <commit sha>.json        the manifest as that commit holds it
         <commit sha>/            the whole version, read-only, every byte checked
         .<commit sha>.part/      a download under way, or one that was killed: the next goes on
-        .staging-…/              a publication under way, or one that was killed
+        .staging-…/              a publication under way, or one that was killed: the next clears
 
 A commit's content never changes, so what is here is never out of date, and it may be removed as
-a whole at any time that no server runs. A folder appears by one rename.
+a whole at any time that no server runs. A folder appears by one rename. Each process reads it
+once before it trusts it; what was damaged meanwhile is fetched again.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -21,9 +24,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from adapters.backends.hub_calls import Calls
+from adapters.backends.hub_errors import on_disk
 from adapters.errors import InvalidAdapter, RegistryUnavailable
 from adapters.files import (
     ALLOWED,
@@ -39,6 +43,7 @@ from adapters.types import File, Manifest
 
 MOST_MANIFEST_BYTES = 4 << 20
 _STALE_S = 24 * 3600
+_STAGING = ".staging-"
 
 
 class Cache:
@@ -48,6 +53,7 @@ class Cache:
         home = Path(os.environ.get("ADAPTERS_HOME") or "~/.adapters").expanduser().absolute()
         self._root = home / "cache" / "hub" / calls.org
         self._calls = calls
+        self._checked: set[Path] = set()
 
     def manifest(self, name: str, sha: str) -> Manifest:
         """Return the manifest of a commit; only that file is fetched.
@@ -56,18 +62,19 @@ class Cache:
             RegistryUnavailable: it holds none, or one that cannot be understood or trusted.
         """
         kept = self._root / name / f"{sha}.json"
-        with _local(kept):
-            raw = kept.read_bytes() if kept.exists() else None
-        if raw is None:
-            raw = self._fetch_manifest(name, sha)
-            with _local(kept):
-                make_folder(kept.parent)
-                with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as stream:
-                    stream.write(raw)
-                    stream.flush()
-                    seal(stream.fileno())
-                Path(stream.name).rename(kept)
-        return _understood(raw, f"{self._calls.repo(name)} at {sha[:12]}")
+        where = f"{self._calls.repo(name)} at {sha[:12]}"
+        with on_disk(kept), suppress(FileNotFoundError, RegistryUnavailable):
+            return _understood(kept.read_bytes(), where)
+        raw = self._fetch_manifest(name, sha)
+        with on_disk(kept):
+            make_folder(kept.parent)
+            written = kept.with_name(f".{sha}-{secrets.token_hex(4)}.json")
+            try:
+                write_durably(written, raw)
+                written.rename(kept)
+            finally:
+                written.unlink(missing_ok=True)
+        return _understood(raw, where)
 
     def _fetch_manifest(self, name: str, sha: str) -> bytes:
         sizes = self._calls.files(name, sha)
@@ -91,7 +98,7 @@ class Cache:
         return raw
 
     def folder(self, name: str, sha: str) -> Path:
-        """Return the folder of a commit; fetches it where it is not here yet.
+        """Return the folder of a commit; fetches it where it is not here, or was damaged here.
 
         Processes that ask at once wait for one download. One that was killed is gone on with.
 
@@ -100,31 +107,27 @@ class Cache:
             RegistryUnavailable: the Hub cannot be read, or this machine's disk not written.
         """
         target = self._root / name / sha
-        with _local(target):
-            if target.is_dir():
-                return target
-            make_folder(target.parent)
         content = self.manifest(name, sha)
+        if self._is_whole(target, content):
+            return target
         part = target.with_name(f".{sha}.part")
-        with FileLock(target.with_name(f".{sha}.lock")):
-            if target.is_dir():
-                return target
-            for path in content.files:
-                self._calls.persist(
-                    f"fetch {path} of {self._calls.repo(name)}",
-                    lambda _, path=path: self._calls.api.hf_hub_download(  # type: ignore[misc]
-                        self._calls.repo(name), path, revision=sha, local_dir=part
-                    ),
-                )
-            with _local(target):
-                shutil.rmtree(part / ".cache", ignore_errors=True)  # the client's own notes
-                (part / MANIFEST_FILE).unlink(missing_ok=True)
-                if wrong := differences(part, content.files):
-                    shutil.rmtree(part)
+        with on_disk(target):
+            make_folder(target.parent)
+            with FileLock(target.with_name(f".{sha}.lock")):
+                if self._is_whole(target, content):
+                    return target
+                _discard(target)
+                resumed = part.is_dir()
+                wrong = self._fetch(name, sha, part, content)
+                if wrong and resumed:  # what was there of it may be what is wrong
+                    _discard(part)
+                    wrong = self._fetch(name, sha, part, content)
+                if wrong:
+                    _discard(part)
                     raise InvalidAdapter(
                         f"{content.name}@v{content.version} of {self._calls.org} is not what was "
                         f"published: {'; '.join(wrong)}.",
-                        fix="Try again; if it stays so, publish it again as a new version.",
+                        fix="Publish it again as a new version.",
                     )
                 for path in content.files:
                     with (part / path).open("rb") as stream:
@@ -134,36 +137,61 @@ class Cache:
                 self._settle(part, target)
         return target
 
+    def _is_whole(self, target: Path, content: Manifest) -> bool:
+        if target not in self._checked and target.is_dir():
+            with on_disk(target):
+                if not differences(target, content.files):
+                    self._checked.add(target)
+        return target in self._checked and target.is_dir()
+
+    def _fetch(self, name: str, sha: str, part: Path, content: Manifest) -> list[str]:
+        """Fetch what is missing of a version; return what is wrong with it then."""
+        part.mkdir(exist_ok=True)
+        (part / MANIFEST_FILE).unlink(missing_ok=True)
+        for path, file in content.files.items():
+            self._calls.download(name, sha, path, part / path, file.size_bytes)
+        return differences(part, content.files)
+
     @contextmanager
     def staging(
         self, name: str, folder: Path, paths: list[str]
     ) -> Iterator[tuple[Path, dict[str, File]]]:
         """Copy `paths` out of `folder` for a publication, hashing them; gone afterwards."""
         home = self._root / name
-        with _local(home):
+        self.sweep(name)
+        with on_disk(home):
             make_folder(home)
-            staged = Path(tempfile.mkdtemp(dir=home, prefix=".staging-"))
+            with FileLock(home / ".lock"):
+                staged = Path(tempfile.mkdtemp(dir=home, prefix=_STAGING))
+                descriptor = os.open(staged, os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
         try:
-            with _local(folder):
+            with on_disk(home):
                 files = {path: copy_in(folder / path, staged / path) for path in paths}
             yield staged, files
         finally:
-            shutil.rmtree(staged, ignore_errors=True)
+            _discard(staged)
+            os.close(descriptor)
 
     def keep(self, name: str, sha: str, staged: Path) -> None:
         """Take what was just published from a staged folder, so that it need not be fetched."""
         target = self._root / name / sha
-        with _local(target), suppress(FileExistsError):
+        with on_disk(target), suppress(FileExistsError):
             self._settle(staged, target)
 
     def sweep(self, name: str) -> int:
-        """Remove what killed publications left a day ago or more; return the bytes freed."""
-        freed = 0
-        for left in (self._root / name).glob(".staging-*"):
-            with suppress(FileNotFoundError):  # its writer finished
+        """Remove what killed publications left, and downloads left for a day; return the bytes."""
+        home, freed = self._root / name, 0
+        if not home.is_dir():
+            return 0
+        with on_disk(home), FileLock(home / ".lock"):
+            for left in home.glob(f"{_STAGING}*"):
+                with suppress(FileNotFoundError):  # its writer finished
+                    freed += _discard_if_left(left)
+            for left in home.glob(".*.part"):
                 if time.time() - left.stat().st_mtime > _STALE_S:
-                    freed += sum(path.stat().st_size for path in left.iterdir())
-                    shutil.rmtree(left, ignore_errors=True)
+                    with suppress(Timeout), FileLock(left.with_suffix(".lock"), timeout=0):
+                        freed += _discard(left)
         return freed
 
     def _settle(self, staged: Path, target: Path) -> None:
@@ -178,6 +206,28 @@ class Cache:
         fsync_folder(target.parent)
 
 
+def _discard(folder: Path) -> int:
+    """Remove a folder, read-only or not, where it is there; return the bytes that freed."""
+    if not folder.is_dir():
+        return 0
+    freed = sum(path.lstat().st_size for path in folder.iterdir())
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+    return freed
+
+
+def _discard_if_left(staged: Path) -> int:
+    """Remove a staging folder that no living writer holds; return the bytes that freed."""
+    descriptor = os.open(staged, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _discard(staged)
+    except BlockingIOError:
+        return 0
+    finally:
+        os.close(descriptor)
+
+
 def _understood(raw: bytes, where: str) -> Manifest:
     try:
         return Manifest.from_json(json.loads(raw))
@@ -185,15 +235,4 @@ def _understood(raw: bytes, where: str) -> Manifest:
         raise RegistryUnavailable(
             f"The manifest of {where} cannot be understood: {error}.",
             fix="A later release wrote it, or it was edited: update, or publish anew.",
-        ) from error
-
-
-@contextmanager
-def _local(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RegistryUnavailable(
-            f"Cannot read or write {error.filename or path}: {error.strerror or error}.",
-            fix="Check the folder and its rights, or set ADAPTERS_HOME to another.",
         ) from error

@@ -18,9 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from json import JSONDecodeError
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from adapters.backends.hub_errors import plain, repeatable, translated
+from adapters.backends.hub_errors import on_disk, plain, repeatable, translated
 from adapters.errors import InvalidAdapter
 
 if TYPE_CHECKING:
@@ -95,15 +96,14 @@ class Calls:
             RegistryUnavailable: refused, out of reach or too busy, for `patience_s` at least.
         """
         from httpx2 import TransportError
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError
 
-        wrapping = (RuntimeError, LocalEntryNotFoundError)
         until = time.monotonic() + self._patience_s
         with translated(doing):
             for turn in count():
                 try:
                     return attempt(turn == 0)
-                except (HfHubHTTPError, TransportError, *wrapping) as error:
+                except (HfHubHTTPError, TransportError, RuntimeError) as error:
                     told = repeatable(error)
                     if told is None or time.monotonic() > until:
                         raise
@@ -177,6 +177,34 @@ class Calls:
             return bytes(response.content)
 
         return self.persist(f"read {path} of {self.repo(name)}", attempt)
+
+    def download(self, name: str, sha: str, path: str, target: Path, size_bytes: int) -> None:
+        """Fetch a file of a commit, going on from what `target` holds of it.
+
+        `hf_hub_download` would begin anew after a kill; its own `http_get` need not.
+        """
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        url = hf_hub_url(self.repo(name), path, revision=sha, endpoint=self.api.endpoint)
+
+        def attempt(_: bool) -> None:
+            with on_disk(target):
+                there = target.stat().st_size if target.exists() else 0
+                if there == size_bytes:
+                    return
+                with target.open("ab" if there < size_bytes else "wb") as stream:
+                    http_get(
+                        url,
+                        stream,
+                        resume_size=stream.tell(),
+                        headers=build_hf_headers(),
+                        expected_size=size_bytes,
+                        displayed_filename=path,
+                    )
+
+        self.persist(f"fetch {path} of {self.repo(name)}", attempt)
 
     # -- writing -------------------------------------------------------------------------------
 

@@ -5,10 +5,12 @@ No message repeats a URL, a header or a token.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from json import JSONDecodeError
+from pathlib import Path
 
 from adapters.errors import AdaptersError, Conflict, InvalidName
 from adapters.errors import RegistryUnavailable as Unavailable
@@ -19,9 +21,9 @@ _TOKEN = re.compile(r"\bhf_\w+")
 
 def repeatable(error: Exception) -> Exception | None:
     """Return the error of a call that may be repeated; the client wraps some in its own."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
-    if isinstance(error, (RuntimeError, LocalEntryNotFoundError)):
+    if isinstance(error, RuntimeError):
         return repeatable(error.__cause__) if isinstance(error.__cause__, Exception) else None
     if isinstance(error, HfHubHTTPError) and error.response.status_code not in _BUSY:
         return None
@@ -57,7 +59,9 @@ def translated(doing: str) -> Iterator[None]:
         raise Unavailable(
             f"Cannot {doing}: the answer is no JSON.", fix="Check that HF_ENDPOINT is a Hub."
         ) from error
-    except (HTTPError, OSError) as error:
+    except OSError as error:  # of the client's own: a length that is not what was promised
+        raise Unavailable(f"Cannot {doing}: not all of it came.", fix="Try again.") from error
+    except HTTPError as error:
         raise Unavailable(
             f"Cannot {doing}: {type(error).__name__}, the Hub is out of reach.",
             fix="Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, and try again.",
@@ -66,6 +70,23 @@ def translated(doing: str) -> Iterator[None]:
         raise Unavailable(
             f"Cannot {doing}: the upload failed ({type(error.__cause__ or error).__name__}).",
             fix="Try again: what was uploaded is not sent twice.",
+        ) from error
+
+
+@contextmanager
+def on_disk(path: Path) -> Iterator[None]:
+    """Turn what this machine's disk raises into errors of ours; the client's own errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise Unavailable(
+            f"Cannot read or write {error.filename or path}: {error.strerror}.",
+            fix="Free some space there and try again: what was fetched is not fetched twice."
+            if full
+            else "Check the folder and its rights, or set ADAPTERS_HOME to another.",
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import RegistryUnavailable
+from adapters.files import differences
 from adapters.housekeeping import Housekeeping
 from tests.conftest import BASE, MakeAdapter
+from tests.hub.server import ORG, Hub
 
 ROOT = Path(__file__).parents[2]
 VERBS: dict[str, Callable[[Housekeeping, Path], object]] = {
@@ -140,3 +143,53 @@ def test_where_no_byte_can_be_written_nothing_changes(
     VERBS[verb](house, adapter_folder)
     assert state(house.location) == AFTER[verb]
     assert list((tmp_path / "registry").rglob(".staging-*")) == []
+
+
+# -- what is fetched from the Hub ---------------------------------------------------------------
+
+
+def test_a_version_of_the_hub_that_finds_no_room_here_is_fetched_once_there_is(
+    hub: Hub, small_disk: Path, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Housekeeping.open(f"hf://{ORG}").publish("support", make_adapter(), base=BASE)
+    home = small_disk / "home"
+    monkeypatch.setenv("ADAPTERS_HOME", str(home))
+    manifest = Housekeeping.open(f"hf://{ORG}").resolve("support").manifest
+    fill(small_disk / "filler")
+    with pytest.raises(RegistryUnavailable, match=r"No space left on device.*Free some space"):
+        _ = Housekeeping.open(f"hf://{ORG}").resolve("support").path
+    assert not [each for each in home.rglob("*") if re.fullmatch("[0-9a-f]{40}", each.name)]
+    (small_disk / "filler").unlink()
+    path = Housekeeping.open(f"hf://{ORG}").resolve("support").path
+    assert differences(path, manifest.files) == []
+    assert list(home.rglob("*.part")) == []
+
+
+def test_a_pull_into_a_registry_without_room_leaves_nothing_torn(
+    hub: Hub, small_disk: Path, make_adapter: MakeAdapter
+) -> None:
+    source = Housekeeping.open(f"hf://{ORG}")
+    version = source.publish("support", make_adapter(), base=BASE)
+    target = prepare(small_disk / "registry", version.path)
+    fill(small_disk / "filler")
+    with pytest.raises(RegistryUnavailable, match=r"Cannot write the registry at.*Free some space"):
+        target.receive(version)
+    assert state(target.location) == BEFORE
+    (small_disk / "filler").unlink()
+    assert target.receive(version).number == 3
+    assert list((small_disk / "registry").rglob(".staging-*")) == []
+
+
+def test_a_cache_that_cannot_be_written_serves_what_is_in_it(
+    hub: Hub, small_disk: Path, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTERS_HOME", str(small_disk / "home"))
+    house = Housekeeping.open(f"hf://{ORG}")
+    house.publish("support", make_adapter(), base=BASE)
+    assert house.resolve("support").manifest
+    other = Housekeeping.open(f"hf://{ORG}")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert other.verify("support").path.is_dir()
+    with pytest.raises(RegistryUnavailable, match=r"Read-only file system.*ADAPTERS_HOME"):
+        other.publish("support", make_adapter(seed=1), base=BASE)
+    assert [version.number for version in other.versions("support")] == [1]

@@ -5,13 +5,10 @@ Accidents on the way, aliases as branches for other tools, the cache, and what i
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -306,77 +303,7 @@ def test_names_that_the_hub_does_not_allow_are_refused(
         publish(backend, adapter_folder, "sup--port")
 
 
-# -- the cache --------------------------------------------------------------------------------
-
-
-def downloads(hub: Hub) -> int:
-    return sum(request.startswith("GET /_cdn/") for request in hub.requests)
-
-
-def test_files_are_fetched_when_needed_once_for_all_processes(
-    backend: HubBackend, hub: Hub, adapter_folder: Path, use_other_home: Callable[[str], None]
-) -> None:
-    publish(backend, adapter_folder)
-    assert backend.open(NAME, 1).path.is_dir()
-    assert downloads(hub) == 0, "what was published from here is here"
-    use_other_home("b")
-    version = new_backend().open(NAME, 1)
-    assert version.manifest.files
-    assert downloads(hub) == 0, "a list of versions costs no weights"
-    script = (
-        "from adapters.registry import Registry\n"
-        f"print(Registry.open('hf://{ORG}').resolve('{NAME}').path)"
-    )
-    several = [
-        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    paths = {process.communicate()[0].strip() for process in several}
-    assert paths == {str(version.path)}
-    assert downloads(hub) == 1
-    assert differences(version.path, version.manifest.files) == []
-    assert not os.access(version.path / "adapter_model.safetensors", os.W_OK) or os.getuid() == 0
-    assert version.path.stat().st_mode & 0o222 == 0
-
-
-@pytest.fixture
-def use_other_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Forget the cache, as another machine would have none."""
-    return lambda home: monkeypatch.setenv("ADAPTERS_HOME", str(tmp_path / home))
-
-
-def test_what_was_changed_on_the_hub_is_not_served(
-    backend: HubBackend, hub: Hub, adapter_folder: Path, use_other_home: Callable[[str], None]
-) -> None:
-    publish(backend, adapter_folder)
-    blobs = hub.repos[REPO].commits[tags()["v1"]].files
-    weights = blobs["adapter_model.safetensors"]
-    for n, (content, error) in enumerate(
-        [(weights.content[:-1], RegistryUnavailable), (weights.content[:-1] + b"?", InvalidAdapter)]
-    ):
-        use_other_home(f"other{n}")
-        blobs["adapter_model.safetensors"] = type(weights)(content, large=True)
-        with pytest.raises(error, match=r"adapter_model\.safetensors|is not what"):
-            _ = new_backend().open(NAME, 1).path
-
-
-@pytest.mark.parametrize("path", ["../../escaped", "/etc/escaped", "pytorch_model.bin"])
-def test_a_manifest_that_names_other_files_is_not_believed(
-    backend: HubBackend,
-    hub: Hub,
-    adapter_folder: Path,
-    path: str,
-    use_other_home: Callable[[str], None],
-) -> None:
-    publish(backend, adapter_folder)
-    use_other_home("other")
-    blobs = hub.repos[REPO].commits[tags()["v1"]].files
-    lying = json.loads(blobs["manifest.json"].content)
-    lying["files"][path] = {"sha256": hashlib.sha256(b"x").hexdigest(), "size_bytes": 1}
-    blobs[path] = type(blobs["manifest.json"])(b"x", large=False)
-    blobs["manifest.json"] = type(blobs["manifest.json"])(json.dumps(lying).encode(), large=False)
-    with pytest.raises(RegistryUnavailable, match="not what its manifest says"):
-        new_backend().open(NAME, 1)
+# -- many repos ------------------------------------------------------------------------------
 
 
 def test_repos_that_are_no_adapters_are_left_out(backend: HubBackend, adapter_folder: Path) -> None:

@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["status", "lost request", "lost reply", "slow"]
+Kind = Literal["status", "lost request", "lost reply", "slow", "stalled"]
 
 
 @dataclass
@@ -17,7 +17,7 @@ class Fault:
 
     status: answered with `status`, and nothing was done. lost request: the connection ends, and
     nothing was done. lost reply: it was done, then the connection ends. slow: the answer's body
-    comes in pieces, `pause_s` apart.
+    comes in pieces, `pause_s` apart. stalled: nothing happens for `pause_s`, then a lost request.
     """
 
     kind: Kind

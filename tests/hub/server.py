@@ -90,7 +90,9 @@ class _Call(BaseHTTPRequestHandler):
                 there = {"Location": self.path.replace(old, new, 1)}
                 return self._answer(307, {"error": "Moved"}, there)
         fault = self.hub.faults.next_for(self.command, url.path)
-        if fault and fault.kind == "lost request":
+        if fault and fault.kind == "stalled":
+            time.sleep(fault.pause_s)
+        if fault and fault.kind in ("lost request", "stalled"):
             return self._hang_up()
         if fault and fault.kind == "status":
             after = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
