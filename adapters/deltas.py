@@ -5,23 +5,16 @@ Source of the scale: LoRA (arXiv 2106.09685), rsLoRA (arXiv 2312.03732), as PEFT
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.files import WEIGHTS_FILE
-from adapters.lint import read_config
+from adapters.lint import Scales, parts_of, read_config
 from adapters.weights import read_header, values
 
 if TYPE_CHECKING:
     from numpy import ndarray
-
-_KEY = re.compile(
-    r"base_model\.model\.(?P<module>.+)\.lora_(?:(?P<side>[AB])\.weight|embedding_(?P<end>[AB]))"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +34,15 @@ def read_deltas(folder: Path) -> dict[str, Delta]:
     Raises:
         InvalidAdapter: the files cannot be read.
     """
-    config = read_config(folder)
+    scales = Scales(read_config(folder))
     path = folder / WEIGHTS_FILE
     sides: dict[str, dict[str, ndarray[Any, Any]]] = {}
     for name, value in values(path, read_header(path)):
-        if found := _KEY.fullmatch(name):
-            side = found["side"] or found["end"]
-            sides.setdefault(found["module"], {})[side] = value
+        if parts := parts_of(name):
+            module, side = parts
+            sides.setdefault(module, {})[side] = value
     return {
-        module: Delta(pair["A"], pair["B"], _scale(module, pair["A"].shape[0], config))
+        module: Delta(pair["A"], pair["B"], scales.factor(module, pair["A"].shape[0]))
         for module, pair in sorted(sides.items())
         if {"A", "B"} <= pair.keys()
     }
@@ -79,15 +72,3 @@ def _product_norm(b: ndarray[Any, Any], a: ndarray[Any, Any]) -> float:
     left: ndarray[Any, Any] = numpy.linalg.qr(b).R
     right: ndarray[Any, Any] = numpy.linalg.qr(a.T).R
     return float(numpy.linalg.norm(left @ right.T))
-
-
-def _scale(module: str, rank: int, config: Mapping[str, Any]) -> float:
-    alpha = next(
-        (
-            value
-            for key, value in (config.get("alpha_pattern") or {}).items()
-            if module == key or module.endswith(f".{key}")
-        ),
-        config["lora_alpha"],
-    )
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -12,38 +12,38 @@ from typing import Any
 
 from adapters.errors import Rejected
 
-_LIKE_LLAMA = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"})
-_WITH_EMBEDDINGS = frozenset({"llama", "qwen3"})
-"""Where vLLM serves LoRA on the embeddings too (`embedding_modules` of its model class)."""
+EMBEDDINGS = ("embed_tokens", "lm_head")
+_LIKE_LLAMA: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("llama", "qwen3"), EMBEDDINGS),
+    **dict.fromkeys(("mistral", "qwen2", "gemma", "gemma2"), ()),
+}
+"""By `model_type`: on which of the embeddings vLLM serves LoRA (`embedding_modules`)."""
 _LAYER = re.compile(r"model\.layers\.(?P<layer>[0-9]{1,6})\.(?P<inner>.+)")
 
 
-def problem(config: Mapping[str, Any], module: str, size_in: int, size_out: int) -> str:
+def problem(
+    config: Mapping[str, Any],
+    known: Mapping[str, tuple[int, int]],
+    module: str,
+    size_in: int,
+    size_out: int,
+) -> str:
     """Say why a LoRA pair of these sizes does not fit a module of the base; empty where it does.
 
-    `size_in`, `size_out`: features that A takes and that B gives; of an embedding, `size_in` is
-    the vocabulary.
-
-    Raises:
-        Rejected: the base's configuration lacks what its architecture needs.
+    `known`: as `sizes`. `size_in`, `size_out`: features that A takes and that B gives; of an
+    embedding, `size_in` is the vocabulary.
     """
     found = _LAYER.fullmatch(module)
     layers = config.get("num_hidden_layers")
     if found and isinstance(layers, int) and int(found["layer"]) >= layers:
         return f"the base has {layers} layers, 0 to {layers - 1}"
-    if not knows(config):
+    if not known:
         return ""
-    try:
-        sizes = _layer_sizes(config) if found else _outer_sizes(config)
-    except (KeyError, TypeError) as error:
-        raise Rejected(
-            f"The base's config.json lacks {error}.", fix="Name a whole base."
-        ) from error
-    expected = sizes.get(found["inner"] if found else module)
-    if expected is None:
-        return f"no LoRA module of a {config['model_type']} base; vLLM would drop it"
-    if (size_in, size_out) != expected:
-        return f"maps {size_in} to {size_out} where the base maps {expected[0]} to {expected[1]}"
+    if module not in known:
+        return f"no LoRA module of a {config.get('model_type')} base; vLLM would drop it"
+    if (size_in, size_out) != known[module]:
+        expected_in, expected_out = known[module]
+        return f"maps {size_in} to {size_out} where the base maps {expected_in} to {expected_out}"
     return ""
 
 
@@ -52,23 +52,30 @@ def knows(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in _LIKE_LLAMA
 
 
-def every(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the path of each module that LoRA may change; nothing where they are not known.
+def sizes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return (in, out) of each module that LoRA may change; empty where they are not known.
 
     Raises:
         Rejected: the base's configuration lacks what its architecture needs.
     """
     if not knows(config):
-        return
+        return {}
     try:
-        inner, outer = _layer_sizes(config), _outer_sizes(config)
-        for layer in range(config["num_hidden_layers"]):
-            yield from (f"model.layers.{layer}.{name}" for name in inner)
-        yield from outer
+        inner = _layer_sizes(config)
+        return {
+            f"model.layers.{layer}.{name}": size
+            for layer in range(config["num_hidden_layers"])
+            for name, size in inner.items()
+        } | _outer_sizes(config)
     except (KeyError, TypeError) as error:
         raise Rejected(
             f"The base's config.json lacks {error}.", fix="Name a whole base."
         ) from error
+
+
+def every(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the path of each module that LoRA may change; as `sizes`."""
+    yield from sizes(config)
 
 
 def _layer_sizes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
@@ -89,7 +96,7 @@ def _layer_sizes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def _outer_sizes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    if config["model_type"] not in _WITH_EMBEDDINGS:
-        return {}
     hidden, vocabulary = config["hidden_size"], config["vocab_size"]
-    return {"model.embed_tokens": (vocabulary, hidden), "lm_head": (hidden, vocabulary)}
+    found = {"embed_tokens": (vocabulary, hidden), "lm_head": (hidden, vocabulary)}
+    paths = {"embed_tokens": "model.embed_tokens", "lm_head": "lm_head"}
+    return {paths[name]: found[name] for name in _LIKE_LLAMA[config["model_type"]]}

@@ -15,19 +15,24 @@ from typing import Any
 
 from adapters.errors import InvalidAdapter
 from adapters.files import WEIGHTS_FILE, version_files
-from adapters.lint.config import check_config, read_base_config, read_config
+from adapters.lint.base import Base
+from adapters.lint.config import MODULE_FIELDS, check_config, read_base_config, read_config
+from adapters.lint.expressions import Clock
 from adapters.lint.findings import RANK_CLASSES, Finding, Report, rank_class
 from adapters.lint.identity import check_identity, check_tokenizer
-from adapters.lint.tensors import check_tensors, check_values, module_of
-from adapters.projections import knows
+from adapters.lint.scales import Scales
+from adapters.lint.targets import Targets
+from adapters.lint.tensors import check_tensors, check_values, parts_of
 from adapters.weights import read_header
 
 __all__ = [
     "RANK_CLASSES",
     "Finding",
     "Report",
+    "Scales",
     "check_adapter",
     "check_folder",
+    "parts_of",
     "rank_class",
     "read_base_config",
     "read_config",
@@ -70,24 +75,27 @@ def check_adapter(
     config = read_config(folder)
     tensors = read_header(folder / WEIGHTS_FILE)
     findings = [*check_config(config), *check_identity(config, base_id)]
-    unfit: set[str] = set()
-    if config.get("peft_type") == "LORA":
-        unfit, said = check_tensors(config, tensors, base_config)
+    base, unfit = Base(base_config, base_path), set[str]()
+    sound = MODULE_FIELDS.isdisjoint(found.where for found in findings)
+    if config.get("peft_type") == "LORA" and sound:
+        clock = Clock()
+        targeted, scales = Targets(config, clock), Scales(config, clock)
+        unfit, said = check_tensors(tensors, targeted, scales, base)
         findings += said
-    if values:
-        findings += check_values(folder / WEIGHTS_FILE, tensors, config, base_config)
+        if values:
+            findings += check_values(folder / WEIGHTS_FILE, tensors, scales, base_config)
     warnings = list(check_tokenizer(folder, base_path)) if base_path else []
-    known = base_config is not None and knows(base_config)
-    if base_config is not None and not known:
+    if base_config is not None and not base.proven:
+        what = "which of its modules vLLM serves LoRA on" if base.sizes else "its modules"
         warnings.append(
             Finding(
                 "unchecked",
                 "model_type",
-                f"the modules of a {base_config.get('model_type')!r} base are not known here",
+                f"{base_config.get('model_type')!r}: not known here: {what}",
                 "Compare its answers with the base's before you promote it.",
             )
         )
-    modules = {module for key in tensors if (module := module_of(key))}
+    modules = {parts[0] for key in tensors if (parts := parts_of(key))}
     ranks = [t.shape[0] for name, t in tensors.items() if "lora_A" in name and len(t.shape) == 2]
     peft = {
         "r": max(ranks, default=config.get("r")),
@@ -97,5 +105,5 @@ def check_adapter(
         "num_parameters": sum(math.prod(t.shape) for t in tensors.values()),
         "dtype": ", ".join(sorted({t.dtype for t in tensors.values()})),
     }
-    matched = len(modules - unfit) if known else None
+    matched = len(modules - unfit) if base.sizes else None
     return Report(peft, tuple(sorted(modules)), tuple(findings), tuple(warnings), matched)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,11 +10,17 @@ from typing import Any, NoReturn
 
 from adapters.errors import InvalidAdapter, Rejected
 from adapters.files import CONFIG_FILE
+from adapters.lint.expressions import problem
 from adapters.lint.findings import RANK_CLASSES, Finding
+from adapters.lint.targets import check_targets
 from adapters.weights import unique
 
+MODULE_FIELDS = frozenset({
+    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
+    "rank_pattern", "alpha_pattern",
+})  # fmt: skip
+"""Those that say which modules are meant; tensors are checked against them once they are sound."""
 _CONFIG_LIMIT_BYTES = 64 << 10
-_PLAIN_PATTERN = re.compile(r"[A-Za-z0-9_.]+")
 
 # Fields that make plain B·A·x·scale the wrong answer, and what they mean.
 _REFUSED_FIELDS = {
@@ -111,8 +116,7 @@ def check_config(config: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("rank", "r", f"{r!r} is not a rank of 1 to 512", "Train with r ≤ 512.")
     if not is_scale(alpha):
         yield Finding("scale", "lora_alpha", f"{alpha!r} is not a scale", "Use e.g. 2 × r.")
-    if not config.get("target_modules"):
-        yield Finding("field", "target_modules", "vLLM wants them named", "Save with PEFT.")
+    yield from check_targets(config)
     yield from _check_patterns(config)
     if config.get("bias", "none") != "none":
         yield Finding("field", "bias", "vLLM refuses trained biases", "Train with bias='none'.")
@@ -132,20 +136,15 @@ def check_config(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _check_patterns(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Check per-module ranks and scales; vLLM runs their keys as regular expressions."""
+    """Check per-module ranks and scales; their keys are regular expressions."""
     for field, sound in (("rank_pattern", is_rank), ("alpha_pattern", is_scale)):
         pattern = config.get(field) or {}
         if not isinstance(pattern, dict):
             yield Finding("field", field, "not a mapping of module to number", "Save with PEFT.")
             continue
         for key, value in pattern.items():
-            if not _PLAIN_PATTERN.fullmatch(key):
-                yield Finding(
-                    "pattern",
-                    field,
-                    f"{key[:80]!r} is a regular expression",
-                    "Name modules plainly.",
-                )
+            if said := problem(rf"(.*\.)?({key})$"):
+                yield Finding("pattern", field, f"{key[:80]!r}: {said}", "Name modules plainly.")
             elif not sound(value):
                 yield Finding("field", field, f"{key[:80]} has {value!r}", "Give each a number.")
 

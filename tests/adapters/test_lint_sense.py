@@ -53,7 +53,14 @@ def test_the_cheap_part_reads_no_weights(make_adapter: MakeAdapter) -> None:
         ({"layers_to_transform": 0, "layers_pattern": "layers"}, ("layers.1.",), None),
         ({"exclude_modules": ["up_proj"]}, ("mlp.up_proj",), None),
         ({"target_modules": [m for m in LINEAR if m != "up_proj"]}, ("mlp.up_proj",), None),
-        ({"target_modules": r".*(a+)+_proj"}, ("mlp.up_proj",), None),
+        ({"layers_to_transform": 1, "layers_pattern": ["h", "layer."]}, ("layers.0.",), None),
+        ({"target_modules": "All-Linear"}, (), None),
+        ({"target_modules": "all-linear"}, ("mlp.up_proj",), "missing"),
+        ({"target_modules": r".*_proj"}, ("mlp.up_proj",), "missing"),
+        ({"target_modules": r".*(?<!up)_proj"}, ("mlp.up_proj",), None),
+        ({"target_modules": r".*attn\.._proj"}, (), "target"),
+        ({"target_modules": r".*1.*", "exclude_modules": r".*up.*"}, ("s.0.", "up_proj"), None),
+        ({"exclude_modules": r".*\.1\..*"}, (), "target"),
     ],
 )
 def test_tensors_are_those_that_the_configuration_targets(
