@@ -16,7 +16,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import shutil
 import tempfile
 import time
@@ -63,17 +62,16 @@ class Cache:
         """
         kept = self._root / name / f"{sha}.json"
         where = f"{self._calls.repo(name)} at {sha[:12]}"
-        with on_disk(kept), suppress(FileNotFoundError, RegistryUnavailable):
-            return _understood(kept.read_bytes(), where)
-        raw = self._fetch_manifest(name, sha)
         with on_disk(kept):
+            with suppress(FileNotFoundError, RegistryUnavailable):
+                return _understood(kept.read_bytes(), where)
             make_folder(kept.parent)
-            written = kept.with_name(f".{sha}-{secrets.token_hex(4)}.json")
-            try:
+            with FileLock(kept.with_name(f".{sha}.lock")):
+                raw = self._fetch_manifest(name, sha)
+                written = kept.with_name(f".{sha}.json")
+                written.unlink(missing_ok=True)  # of one that was killed
                 write_durably(written, raw)
                 written.rename(kept)
-            finally:
-                written.unlink(missing_ok=True)
         return _understood(raw, where)
 
     def _fetch_manifest(self, name: str, sha: str) -> bytes:
