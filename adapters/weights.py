@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -101,6 +102,29 @@ def peaks(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, floa
                 found = numpy.abs(_floats(raw, tensor.dtype)).max(initial=0.0)
                 peak = float(numpy.maximum(peak, found))  # which keeps a NaN
             yield name, peak
+
+
+def equal(path: Path, tensor: Tensor, other_path: Path, other: Tensor) -> bool:
+    """Say whether two floating tensors hold the same numbers, in whatever types.
+
+    Holds a few megabytes at a time, whatever their size.
+    """
+    import numpy
+
+    if tensor.shape != other.shape or not {tensor.dtype, other.dtype} <= _SIZES.keys():
+        return False
+    with path.open("rb") as left, other_path.open("rb") as right:
+        left.seek(tensor.start)
+        right.seek(other.start)
+        remaining = math.prod(tensor.shape)
+        while remaining > 0:
+            count = min(remaining, _CHUNK_BYTES // 8)
+            remaining -= count
+            mine = _floats(left.read(count * _SIZES[tensor.dtype]), tensor.dtype)
+            theirs = _floats(right.read(count * _SIZES[other.dtype]), other.dtype)
+            if not numpy.array_equal(mine, theirs):
+                return False
+    return True
 
 
 def values(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, ndarray[Any, Any]]]:

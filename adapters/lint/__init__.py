@@ -15,10 +15,11 @@ from typing import Any
 
 from adapters.errors import InvalidAdapter
 from adapters.files import WEIGHTS_FILE, version_files
-from adapters.lint.base import Base
+from adapters.lint.base import Base, check_known
 from adapters.lint.config import MODULE_FIELDS, check_config, read_base_config, read_config
+from adapters.lint.copies import check_copies
 from adapters.lint.expressions import Clock
-from adapters.lint.findings import RANK_CLASSES, Finding, Report, rank_class
+from adapters.lint.findings import RANK_CLASSES, WARNINGS, Finding, Report, rank_class
 from adapters.lint.identity import check_identity, check_tokenizer
 from adapters.lint.scales import Scales
 from adapters.lint.targets import Targets
@@ -73,37 +74,31 @@ def check_adapter(
             `adapters.weights.read_header`).
     """
     config = read_config(folder)
-    tensors = read_header(folder / WEIGHTS_FILE)
-    findings = [*check_config(config), *check_identity(config, base_id)]
+    weights = folder / WEIGHTS_FILE
+    tensors = read_header(weights)
     base, unfit = Base(base_config, base_path), set[str]()
-    sound = MODULE_FIELDS.isdisjoint(found.where for found in findings)
-    if config.get("peft_type") == "LORA" and sound:
+    said = [*check_config(config), *check_identity(config, base_id), *check_known(base)]
+    if config.get("peft_type") == "LORA" and MODULE_FIELDS.isdisjoint(f.where for f in said):
         clock = Clock()
         targeted, scales = Targets(config, clock), Scales(config, clock)
-        unfit, said = check_tensors(tensors, targeted, scales, base)
-        findings += said
+        unfit, found = check_tensors(tensors, targeted, scales, base)
+        said += found
         if values:
-            findings += check_values(folder / WEIGHTS_FILE, tensors, scales, base_config)
-    warnings = list(check_tokenizer(folder, base_path)) if base_path else []
-    if base_config is not None and not base.proven:
-        what = "which of its modules vLLM serves LoRA on" if base.sizes else "its modules"
-        warnings.append(
-            Finding(
-                "unchecked",
-                "model_type",
-                f"{base_config.get('model_type')!r}: not known here: {what}",
-                "Compare its answers with the base's before you promote it.",
-            )
-        )
-    modules = {parts[0] for key in tensors if (parts := parts_of(key))}
-    ranks = [t.shape[0] for name, t in tensors.items() if "lora_A" in name and len(t.shape) == 2]
+            said += check_values(weights, tensors, scales, base_config)
+            said += check_copies(weights, tensors, base)
+    said += check_tokenizer(folder, base_path) if base_path else ()
+    parts = {name: pair for name in tensors if (pair := parts_of(name))}
+    modules = {module for module, _ in parts.values()}
+    ranks = [tensors[n].shape[0] for n, (_, side) in parts.items() if side == "A"]
     peft = {
         "r": max(ranks, default=config.get("r")),
         "lora_alpha": config.get("lora_alpha"),
         "use_rslora": bool(config.get("use_rslora")),
         "target_modules": config.get("target_modules"),
-        "num_parameters": sum(math.prod(t.shape) for t in tensors.values()),
-        "dtype": ", ".join(sorted({t.dtype for t in tensors.values()})),
+        "num_parameters": sum(math.prod(tensors[name].shape) for name in parts),
+        "dtype": ", ".join(sorted({tensors[name].dtype for name in parts})),
     }
     matched = len(modules - unfit) if base.sizes else None
-    return Report(peft, tuple(sorted(modules)), tuple(findings), tuple(warnings), matched)
+    findings = tuple(finding for finding in said if finding.check not in WARNINGS)
+    warnings = tuple(finding for finding in said if finding.check in WARNINGS)
+    return Report(peft, tuple(sorted(modules)), findings, warnings, matched)

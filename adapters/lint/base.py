@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.errors import InvalidAdapter
+from adapters.lint.findings import Finding
 from adapters.projections import EMBEDDINGS, knows, sizes
 from adapters.weights import Tensor, read_header
 
@@ -83,3 +84,15 @@ class Base:
                 rows, columns = tensor.shape
                 embedding = module.rpartition(".")[2] in EMBEDDINGS[:1]
                 yield module, (rows, columns) if embedding else (columns, rows)
+
+
+def check_known(base: Base) -> Iterator[Finding]:
+    """Find a base that is not known well enough to say what vLLM serves."""
+    if base.config is not None and not base.proven:
+        what = "which of its modules vLLM serves LoRA on" if base.sizes else "its modules"
+        yield Finding(
+            "unchecked",
+            "model_type",
+            f"not known of a {base.config.get('model_type')!r} base: {what}",
+            "Compare its answers with the base's before you promote it.",
+        )

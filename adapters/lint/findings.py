@@ -27,6 +27,7 @@ _CONSEQUENCES = {
     "shape": "vLLM would refuse it, or scale it otherwise than it was trained",
     "base": "vLLM would refuse it, or drop or cut the tensor and serve wrong answers",
     "experts": "vLLM has several layouts of experts and takes one for another",
+    "copy": "vLLM would leave it out and PEFT load it over the base's: two different answers",
     "missing": "vLLM would serve the base's weights there without a word",
     "target": "PEFT would leave it out and vLLM would serve it: two different answers",
     "value": "vLLM would serve garbage, to requests for other adapters too",
@@ -35,6 +36,10 @@ _CONSEQUENCES = {
     "tokenizer": "the server uses the base's, so prompts may differ from those in training",
     "unchecked": "vLLM drops modules that it does not know and serves the base's weights there",
 }
+
+
+WARNINGS = frozenset({"tokenizer", "unchecked"})
+"""The checks that do not keep an adapter from being served."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 from adapters.files import WEIGHTS_FILE
 from adapters.lint.base import Base
 from adapters.lint.config import is_rank, is_scale
+from adapters.lint.copies import is_copy
 from adapters.lint.findings import Finding
 from adapters.lint.scales import Scales
 from adapters.lint.targets import Targets
@@ -48,6 +49,8 @@ def check_tensors(
     sides: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         parts = parts_of(key)
+        if is_copy(key):
+            continue
         if not parts:
             findings.append(
                 Finding(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy
 import pytest
+from safetensors.numpy import save_file
 
 from adapters.lint import check_adapter
 from tests.adapters.test_lint import CONFIG, LINEAR, WEIGHTS, A, B, ones, piped, with_value
@@ -151,6 +152,49 @@ def test_what_a_server_needs(
     assert (report.peft["r"], report.max_lora_rank) == (rank, 8)
     assert (len(report.modules), report.matched) == (14, matched)
     assert check_adapter(adapter_folder).matched is None
+
+
+EMBEDDING = "base_model.model.model.embed_tokens"
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "change", "check"),
+    [
+        (f"{EMBEDDING}.base_layer.weight", "float32", 0.0, None),
+        (f"{EMBEDDING}.base_layer.weight", "float16", 0.0, "copy"),  # which rounds
+        (f"{EMBEDDING}.base_layer.weight", "float32", 1e-3, "copy"),
+        ("base_model.model.lm_head.base_layer.weight", "float32", 0.0, None),  # which is tied
+        (f"{EMBEDDING}.weight", "float32", 0.0, "key"),  # of a vocabulary that was resized
+        ("base_model.model.model.norm.base_layer.weight", "float32", 0.0, "key"),
+    ],
+)
+def test_embeddings_that_peft_saved_are_the_base_s_own(
+    make_adapter: MakeAdapter,
+    tmp_path: Path,
+    name: str,
+    dtype: str,
+    change: float,
+    check: str | None,
+) -> None:
+    own = numpy.random.default_rng(5).normal(size=(64, 32)).astype("float32")
+    config = {**LLAMA, "tie_word_embeddings": True}
+    save_file({"model.embed_tokens.weight": own}, tmp_path / "model.safetensors")
+    theirs = own.copy()
+    theirs[63, 31] += change
+    folder = make_adapter(
+        config={"target_modules": [*LINEAR, "embed_tokens"]},
+        tensors={
+            f"{EMBEDDING}.lora_embedding_A": ones(RANK, 64),
+            f"{EMBEDDING}.lora_embedding_B": ones(32, RANK),
+            name: theirs.astype(dtype),
+        },
+    )
+    found = check_adapter(folder, config, base_path=tmp_path).findings
+    assert [finding.check for finding in found] == ([check] if check else [])
+    alone = check_adapter(folder, config)
+    if check in (None, "copy"):
+        assert alone.findings == ()
+        assert [warning.where for warning in alone.warnings] == [name]
 
 
 LIMITED = """
