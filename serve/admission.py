@@ -134,7 +134,10 @@ def verify(
 ) -> Marks:
     """Check a version's files and return their marks; blocks on the disk.
 
-    Where the marks are the `known` ones nothing is read: published files never change.
+    Where the marks are the `known` ones nothing is read: published files never change. Else lint
+    reads the weights too, though the manifest tells of a lint that passed: who can write a
+    version can write that as well, and one NaN spoils the answers of other adapters. It is a
+    quarter of the time that the hash takes (30 ms beside 110 ms for 77 MB).
 
     Raises:
         Unavailable: missing, changed or foreign files, or weights that lint refuses.

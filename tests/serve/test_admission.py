@@ -87,25 +87,34 @@ def test_foreign_files_links_and_pipes_shut_it_out(publish: Publish, tmp_path: P
     assert engine.loads == []
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("adapter_config.json", "use_dora"), ("adapter_model.safetensors", "NaN")],
+)
 def test_a_manifest_made_up_to_fit_its_files_does_not_get_past_lint(
-    publish: Publish, registry: Registry
+    publish: Publish, registry: Registry, name: str, said: str
 ) -> None:
+    """It says that lint passed; but so can anyone who can write it."""
     import hashlib
 
     from adapters.files import digest
     from adapters.types import File
 
     version = publish("support")
-    config = json.loads((version.path / "adapter_config.json").read_bytes()) | {"use_dora": True}
-    content = json.dumps(config).encode()
-    spoil(version.path / "adapter_config.json", content)
+    content = (version.path / name).read_bytes()
+    if name == "adapter_config.json":
+        content = json.dumps(json.loads(content) | {"use_dora": True}).encode()
+    else:
+        content = content[:-4] + b"\xff" * 4
+    spoil(version.path / name, content)
     manifest = json.loads((version.path / "manifest.json").read_bytes())
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-    manifest["files"]["adapter_config.json"] = entry
+    manifest["files"][name] = entry
     manifest["digest"] = digest({k: File(**v) for k, v in manifest["files"].items()})
+    assert manifest["lint"]["passed"]
     spoil(version.path / "manifest.json", json.dumps(manifest).encode())
     forged = Registry.open(registry.location).resolve("support@v1")
-    with pytest.raises(Unavailable, match="use_dora"):
+    with pytest.raises(Unavailable, match=said):
         verify(forged)
 
 
