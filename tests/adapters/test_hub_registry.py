@@ -6,6 +6,7 @@ Accidents on the way, aliases as branches for other tools, the cache, and what i
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -26,7 +27,9 @@ from adapters.errors import (
     UsageError,
 )
 from adapters.files import differences
+from adapters.housekeeping import Housekeeping
 from adapters.registry import Registry
+from adapters.types import Ref
 from tests.conftest import BASE, MakeAdapter
 from tests.contract.registry_backends import JOURNAL, NAME, publish
 from tests.hub.faults import Fault
@@ -143,6 +146,34 @@ def test_sixteen_processes_under_accidents_get_sixteen_numbers(
     assert new_backend().numbers(NAME) == list(range(1, 17))
     lines = [(line["writer"], line["turn"]) for line in new_backend().read(NAME, JOURNAL)]
     assert sorted(lines) == [(writer, turn) for writer in range(16) for turn in range(10)]
+
+
+def test_a_keeper_that_is_killed_leaves_nothing_torn_on_the_hub(
+    hub: Hub, adapter_folder: Path
+) -> None:
+    """KILLS=200 in the environment asks for more instants."""
+    keeper = [sys.executable, "-m", "tests.adapters.keepers", "kill", f"hf://{ORG}"]
+    kills = os.environ.get("KILLS", "20")
+    done = subprocess.run(
+        [*keeper, str(adapter_folder), kills], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    published = [entry["done"] for entry in told if entry["verb"] == "publish"]
+    deleted = {entry["done"] for entry in told if entry["verb"] == "delete"}
+    house = Housekeeping(new_backend())
+    house._backend.sweep(NAME)
+    living = [version.number for version in house.versions(NAME)]
+    buried = {int(tag.partition("-v")[2]) for tag in tags() if tag.startswith("_deleted-v")}
+    assert len(set(published)) == len(published), "each number is given once"
+    assert sorted({*living, *buried}) == list(range(1, max(living) + 1)), "one after another"
+    assert not buried & set(living)
+    assert set(published) <= {*living, *buried}
+    assert deleted <= buried
+    assert titles()[1:] == [f"support@v{n}" for n in range(1, max(living) + 1)], "one commit each"
+    assert [verdict.damage for verdict in house.examine() if verdict.damage] == []
+    for alias, number in house.aliases(NAME).items():
+        assert house._find(Ref(NAME, alias=alias)).number == number
 
 
 def test_of_two_who_create_the_repo_at_once_each_gets_a_number(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -47,10 +48,7 @@ class Hub:
         self.moved: dict[str, str] = {}
         self.lock = threading.RLock()
         self.serial = count(time.time_ns())  # no sha twice, also among doubles
-        self._server = ThreadingHTTPServer(
-            ("127.0.0.1", 0), type("_Bound", (_Call,), {"hub": self})
-        )
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), type("_Bound", (_Call,), {"hub": self}))
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         self.cdn = f"http://localhost:{self._server.server_port}/_cdn"
 
@@ -68,6 +66,15 @@ class Hub:
         with self.lock:
             self.repos[new] = self.repos.pop(old)
             self.repos[new].id, self.moved[old] = new, new
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what broke, but not that a client was killed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Call(BaseHTTPRequestHandler):
