@@ -18,9 +18,12 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"
+RECEIPT_FILE = "data_receipt.json"
+"""Where each row of the dataset went; see `train.rows.receipt`."""
 _OPTIONAL = frozenset(
     {
         CARD_FILE,
+        RECEIPT_FILE,
         "tokenizer.json",
         "tokenizer.model",
         "tokenizer_config.json",

@@ -26,7 +26,6 @@ from trl import SFTConfig, SFTTrainer
 
 from adapters.errors import UsageError
 from train.recipe import ALL_LINEAR, Recipe
-from train.tokens import Example
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with its number, the number of all steps, and the training loss."""
@@ -36,14 +35,15 @@ def train(
     recipe: Recipe,
     base: Path,
     tokenizer: Any,
-    examples: list[Example],
-    held_out: list[Example],
+    rows: Dataset,
+    held_out: Dataset | None,
     *,
     out: Path,
     progress: Progress = lambda step, steps, loss: None,
 ) -> dict[str, float]:
     """Train one adapter and write it into `out` as PEFT does; return its metrics.
 
+    `rows`, `held_out`: of each row `input_ids` and `labels`, both (tokens,).
     The same recipe, rows and seed give the same weights on one machine.
 
     Raises:
@@ -62,8 +62,8 @@ def train(
     trainer = SFTTrainer(
         model=model,
         args=_arguments(recipe, dtype, out),
-        train_dataset=Dataset.from_list(examples),
-        eval_dataset=Dataset.from_list(held_out) if held_out else None,
+        train_dataset=rows,
+        eval_dataset=held_out,
         processing_class=tokenizer,
     )
     for parameter in model.parameters():
@@ -76,7 +76,7 @@ def train(
     # 4) What it learned, and the adapter itself.
     metrics = {"train_loss": trained.training_loss, "steps": float(trained.global_step)}
     metrics["train_runtime_s"] = round(trained.metrics["train_runtime"], 1)
-    if held_out:
+    if held_out is not None:
         metrics["eval_loss"] = trainer.evaluate()["eval_loss"]
     trainer.model.save_pretrained(out, safe_serialization=True)
     return metrics
@@ -93,7 +93,7 @@ def compute_dtype(base: Path) -> torch.dtype:
 
 def load_base(base: Path, recipe: Recipe, dtype: torch.dtype) -> PreTrainedModel:
     """Load the frozen base; under `qlora` its linear layers are 4-bit (but for the head)."""
-    quantised = recipe.method == "qlora"
+    quantised = recipe.tuner == "qlora"
     model = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=dtype,

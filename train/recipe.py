@@ -1,6 +1,7 @@
 """The recipe: every choice of a training run, under the names PEFT, TRL and transformers use.
 
-A default lives here and nowhere else. A key that is not known is refused, never ignored.
+A key's type, range, meaning and default stand here and nowhere else: the flags of `adapters train`
+are made from them. A key that is not known is refused, never ignored.
 """
 
 from __future__ import annotations
@@ -9,90 +10,115 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from adapters.errors import UsageError, nearest
 
-METHODS = ("qlora", "lora")
 ALL_LINEAR = "all-linear"
+ROW_KEYS = (
+    "form", "prompt_column", "completion_column", "test_size", "max_length", "too_long",
+    "near_duplicates", "near_duplicate_threshold", "max_cut", "max_malformed", "max_masked",
+    "max_too_long",
+)  # fmt: skip
+"""Keys that say how a dataset is read."""
 
 
-_RANGES: dict[str, tuple[float, float]] = {
-    "test_size": (0, 0.5),
-    "r": (1, 512),
-    "lora_alpha": (1e-3, 1e5),
-    "lora_dropout": (0, 0.9),
-    "max_length": (8, 1 << 20),
-    "num_train_epochs": (1e-3, 1e4),
-    "max_steps": (-1, 1 << 31),
-    "per_device_train_batch_size": (1, 1 << 16),
-    "gradient_accumulation_steps": (1, 1 << 16),
-    "learning_rate": (1e-9, 1),
-    "warmup_steps": (0, 1 << 31),
-    "weight_decay": (0, 10),
-    "max_grad_norm": (0, 1e6),
-    "seed": (0, (1 << 32) - 1),
-}
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a recipe key means, and between what it may lie."""
+
+    help: str
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a run trains. Sources: `peft.LoraConfig`, `trl.SFTConfig`, `BitsAndBytesConfig`."""
 
-    method: Literal["qlora", "lora"] = "qlora"
-    """`qlora`: the base in NF4 with double quantisation (arXiv 2305.14314). `lora`: as it is."""
+    method: Annotated[Literal["sft"], Key("What is learnt from the rows.")] = "sft"
+    tuner: Annotated[Literal["qlora", "lora"], Key("NF4 base, or the base as it is.")] = "qlora"
+    """`qlora`: the base in NF4 with double quantisation (arXiv 2305.14314)."""
 
-    # The dataset's columns
-    prompt_column: str | None = None
-    completion_column: str | None = None
-    test_size: float = 0.05
-    """Share of the rows that is held out, 0 to 0.5. A row's side depends on its text alone."""
+    # The rows
+    form: Annotated[str | None, Key("alpaca, messages, sharegpt, …; else it is detected.")] = None
+    prompt_column: Annotated[str | None, Key("Column of the prompts.")] = None
+    completion_column: Annotated[str | None, Key("Column of the answers.")] = None
+    test_size: Annotated[float, Key("Share of rows held out.", 0, 0.5)] = 0.05
+    """A row's side depends on its prompt alone, so adding rows moves none."""
+    max_length: Annotated[int, Key("Tokens a row may have.", 8, 1 << 20)] = 1024
+    too_long: Annotated[Literal["cut", "drop"], Key("What becomes of longer rows.")] = "cut"
+    near_duplicates: Annotated[
+        Literal["keep", "drop", "ignore"], Key("Flag them, leave them out, or do not look.")
+    ] = "keep"
+    near_duplicate_threshold: Annotated[float, Key("Share of 5-grams in common.", 0.5, 1)] = 0.9
+    max_cut: Annotated[float | None, Key("Largest share of rows that may be cut.", 0, 1)] = None
+    max_malformed: Annotated[float | None, Key("… that may be malformed.", 0, 1)] = 0.0
+    max_masked: Annotated[float | None, Key("… that may lose their answer whole.", 0, 1)] = None
+    max_too_long: Annotated[float | None, Key("… that may be too long.", 0, 1)] = None
 
     # The adapter (peft.LoraConfig)
-    r: int = 16
-    lora_alpha: float = 32
-    lora_dropout: float = 0.0
-    target_modules: str | tuple[str, ...] = ALL_LINEAR
-    """`all-linear` (all but the head), or the modules' names."""
-    use_rslora: bool = False
+    r: Annotated[int, Key("Rank.", 1, 512)] = 16
+    lora_alpha: Annotated[float, Key("Scale: alpha / r.", 1e-3, 1e5)] = 32
+    lora_dropout: Annotated[float, Key("Share of inputs dropped.", 0, 0.9)] = 0.0
+    target_modules: Annotated[
+        str | tuple[str, ...], Key("all-linear (but the head), or names: q_proj,v_proj.")
+    ] = ALL_LINEAR
+    use_rslora: Annotated[bool, Key("Scale by alpha / √r (arXiv 2312.03732).")] = False
 
-    # The run (trl.SFTConfig)
-    max_length: int = 1024
-    """Tokens a row may have; longer rows are cut at the end, and counted."""
-    num_train_epochs: float = 3.0
-    max_steps: int = -1
-    per_device_train_batch_size: int = 8
-    gradient_accumulation_steps: int = 1
-    learning_rate: float = 2e-4
+    # The run (transformers.TrainingArguments, trl.SFTConfig)
+    num_train_epochs: Annotated[float, Key("Passes over the rows.", 1e-3, 1e4)] = 3.0
+    max_steps: Annotated[int, Key("Overrides the epochs; -1 does not.", -1, 1 << 31)] = -1
+    per_device_train_batch_size: Annotated[int, Key("Rows a step.", 1, 1 << 16)] = 8
+    gradient_accumulation_steps: Annotated[int, Key("Batches a step.", 1, 1 << 16)] = 1
+    learning_rate: Annotated[float, Key("At its peak.", 1e-9, 1)] = 2e-4
     """About ten times full fine-tuning's (https://thinkingmachines.ai/blog/lora)."""
-    lr_scheduler_type: str = "cosine"
-    warmup_steps: float = 0.03
-    """Below 1: that share of all steps."""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    optim: str = "adamw_torch"
-    gradient_checkpointing: bool | None = None
-    """None: on a GPU, where memory is short; not on a CPU, where time is."""
-    train_sampling_strategy: str = "group_by_length"
-    seed: int = 0
+    lr_scheduler_type: Annotated[str, Key("transformers' name.")] = "cosine"
+    warmup_steps: Annotated[float, Key("Below 1: share of all.", 0, 1 << 31)] = 0.03
+    weight_decay: Annotated[float, Key("AdamW's.", 0, 10)] = 0.0
+    max_grad_norm: Annotated[float, Key("Clips gradients.", 0, 1e6)] = 1.0
+    optim: Annotated[str, Key("transformers' name.")] = "adamw_torch"
+    gradient_checkpointing: Annotated[
+        bool | None, Key("Less memory, more time. Else on a GPU only.")
+    ] = None
+    train_sampling_strategy: Annotated[str, Key("transformers' name.")] = "group_by_length"
+    seed: Annotated[int, Key("One seed, one adapter.", 0, (1 << 32) - 1)] = 0
 
     def __post_init__(self) -> None:
         """Check what types cannot say.
 
         Raises:
-            UsageError: a value out of its range.
+            UsageError: a value out of its range or its choices.
         """
-        for name, (low, high) in _RANGES.items():
+        for name, (kind, key) in keys().items():
             value = getattr(self, name)
-            if not low <= value <= high:
+            choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+            if choices and value not in choices:
+                hint = nearest(str(value), choices) or f"Use {' or '.join(choices)}."
+                raise UsageError(f"No {name} {value!r}.", fix=hint)
+            low, high = key.low, key.high
+            if None not in (low, high, value) and not low <= value <= high:
                 raise UsageError(f"{name} is {value}.", fix=f"Use {low} to {high}.")
-        if self.method not in METHODS:
-            raise UsageError(f"No method {self.method!r}.", fix=f"Use {' or '.join(METHODS)}.")
+
+    def may_be_lost(self) -> dict[str, float | None]:
+        """Return the largest shares of rows that may be lost, for `Receipt.check`."""
+        return {
+            name: getattr(self, name)
+            for name in ("max_cut", "max_malformed", "max_masked", "max_too_long")
+        }
 
     def as_json(self) -> dict[str, Any]:
         """Return every choice, defaults included: what the manifest keeps."""
         return asdict(self)
+
+
+@cache
+def keys() -> dict[str, tuple[Any, Key]]:
+    """Return each recipe key's type and meaning, in order."""
+    hints = typing.get_type_hints(Recipe, include_extras=True)
+    return {field.name: typing.get_args(hints[field.name]) for field in fields(Recipe)}
 
 
 def read_recipe(path: Path | None, flags: Mapping[str, Any]) -> Recipe:
@@ -103,14 +129,14 @@ def read_recipe(path: Path | None, flags: Mapping[str, Any]) -> Recipe:
             value of the wrong type or range.
     """
     chosen = _read_yaml(path) if path else {}
-    kinds = typing.get_type_hints(Recipe)
-    for key, value in chosen.items():
-        if key not in kinds:
+    known = keys()
+    for name, value in chosen.items():
+        if name not in known:
             raise UsageError(
-                f"{path}: no recipe key {key!r}.",
-                fix=nearest(key, kinds) or f"The keys are {', '.join(kinds)}.",
+                f"{path}: no recipe key {name!r}.",
+                fix=nearest(name, known) or f"The keys are {', '.join(known)}.",
             )
-        chosen[key] = _as(kinds[key], value, f"{path}: {key}")
+        chosen[name] = _as(known[name][0], value, f"{path}: {name}")
     merged = {**chosen, **flags}
     if isinstance(names := merged.get("target_modules"), str) and names != ALL_LINEAR:
         merged["target_modules"] = tuple(name.strip() for name in names.split(","))
@@ -159,6 +185,3 @@ def _as(kind: Any, value: Any, where: str) -> Any:
 
 def _name(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-
-
-KEYS = tuple(field.name for field in fields(Recipe))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +16,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapters import bases
 from adapters.errors import MissingExtra, Rejected
-from adapters.files import CONFIG_FILE, sha256_file
+from adapters.files import CONFIG_FILE, RECEIPT_FILE
 from adapters.lint import rank_class
 from adapters.registry import Registry
 from adapters.types import Version, check_name
 from train.recipe import Recipe
-from train.rows import read_rows
+from train.rows.files import dataset_files, fetch_dataset
+from train.rows.receipt import to_bytes
+
+if TYPE_CHECKING:
+    from train.prepare import Prepared
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
@@ -33,11 +38,14 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 class Job:
     """What to train, where it goes."""
 
-    dataset: Path
+    dataset: str
+    """A file, a folder of files, or a Hub dataset's id."""
     base: str
     name: str
     recipe: Recipe
     revision: str | None = None
+    eval_dataset: str | None = None
+    dataset_revision: str | None = None
     tags: Sequence[str] = ()
     notes: str = ""
 
@@ -47,52 +55,81 @@ def run(job: Job, registry: Registry) -> Version:
 
     Raises:
         InvalidName, InvalidDataset, UsageError: refused before the base is loaded.
-        NotFound, Rejected, Unavailable: the base (see `adapters.bases.resolve`).
+        NotFound, Rejected, Unavailable: the base (see `adapters.bases.resolve`), the dataset (see
+            `train.prepare.prepare`).
         InvalidAdapter, RegistryUnavailable: see `Registry.publish`.
         MissingExtra: torch, trl, peft or bitsandbytes is not installed.
     """
     check_name(job.name)
-    recipe = job.recipe
-    form, rows = read_rows(
-        job.dataset,
-        prompt_column=recipe.prompt_column,
-        completion_column=recipe.completion_column,
-    )
+    path, _ = fetch_dataset(job.dataset, revision=job.dataset_revision)
+    dataset_files(path)
     registry.check_writable()
     base = bases.resolve(job.base, revision=job.revision)
-    _say(f"base {base.model.id} @ {base.model.revision[:19]}; {len(rows)} rows, {form}")
+    say(f"base {base.model.id} @ {base.model.revision[:19]}")
+    tokenizer = load_tokenizer(base.path)
+    with tempfile.TemporaryDirectory(prefix="adapters-train-") as scratch:
+        rows = _prepare(job, tokenizer, Path(scratch))
+        folder = Path(scratch) / "adapter"
+        metrics = _train(job.recipe, base, tokenizer, rows, folder)
+        (folder / RECEIPT_FILE).write_bytes(to_bytes(rows.receipt.details()))
+        return _publish(job, base, rows.lineage, metrics, folder, registry)
+
+
+def load_tokenizer(base: Path) -> Any:
+    """Return a base's own tokenizer, fit to train with.
+
+    Raises:
+        Rejected: not a fast one, or one with tokens that the base has no embedding for.
+        MissingExtra: transformers is not installed.
+    """
     transformers = _import("transformers")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    from train.tokens import tokenise
+    from train.tokens import check_vocabulary
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(base.path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     if not tokenizer.is_fast:
-        raise Rejected(f"{job.base} has no fast tokenizer.", fix="Save one: tokenizer.json.")
+        raise Rejected(f"{base} has no fast tokenizer.", fix="Save one: tokenizer.json.")
+    check_vocabulary(tokenizer, transformers.AutoConfig.from_pretrained(base).vocab_size)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    examples, held_out, receipt = tokenise(
-        rows, tokenizer, max_length=recipe.max_length, test_size=recipe.test_size
-    )
-    _say(", ".join(f"{key} {value}" for key, value in receipt.as_json().items()))
-    dataset = {
-        "path": job.dataset.name,
-        "sha256": sha256_file(job.dataset),
-        "format": form,
-        **receipt.as_json(),
-    }
-    with tempfile.TemporaryDirectory(prefix="adapters-train-") as scratch:
-        folder = Path(scratch)
-        metrics = _train(recipe, base, tokenizer, examples, held_out, folder)
-        return _publish(job, base, dataset, metrics, folder, registry)
+    return tokenizer
+
+
+def _prepare(job: Job, tokenizer: Any, scratch: Path) -> Prepared:
+    _import("datasets")
+    from train.prepare import prepare
+
+    with counting("row", "reading") as progress:
+        rows = prepare(
+            job.dataset,
+            job.recipe,
+            tokenizer,
+            scratch,
+            revision=job.dataset_revision,
+            eval_dataset=job.eval_dataset,
+            processes=len(os.sched_getaffinity(0)),
+            progress=progress,
+        )
+    counts = {key: count for key, count in rows.receipt.as_json().items() if count}
+    say(f"{rows.receipt.form}: " + ", ".join(f"{key} {count}" for key, count in counts.items()))
+    return rows
+
+
+@contextmanager
+def counting(unit: str, what: str) -> Iterator[Callable[[int], None]]:
+    """Count something of unknown number on a terminal's stderr; say nothing elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, desc=what, file=sys.stderr, disable=None, leave=False) as bar:
+
+        def show(count: int) -> None:
+            bar.update(count - bar.n)
+
+        yield show
 
 
 def _train(
-    recipe: Recipe,
-    base: bases.LocalBase,
-    tokenizer: Any,
-    examples: list[Any],
-    held_out: list[Any],
-    folder: Path,
+    recipe: Recipe, base: bases.LocalBase, tokenizer: Any, rows: Prepared, folder: Path
 ) -> dict[str, float]:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses optional kernels, aloud
     for package in _PACKAGES:
@@ -101,7 +138,7 @@ def _train(
 
     with _progress() as progress:
         return qlora.train(
-            recipe, base.path, tokenizer, examples, held_out, out=folder, progress=progress
+            recipe, base.path, tokenizer, rows.train, rows.held_out, out=folder, progress=progress
         )
 
 
@@ -117,7 +154,7 @@ def _progress() -> Iterator[Callable[[int, int, float], None]]:
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update(step - bar.n)
             if bar.disable and step * 10 // steps > (step - 1) * 10 // steps:
-                _say(f"step {step} of {steps}, loss {loss:.3f}")
+                say(f"step {step} of {steps}, loss {loss:.3f}")
 
         yield show
 
@@ -167,5 +204,6 @@ def _import(package: str) -> Any:
         ) from error
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell how it goes, on stderr."""
     print(text, file=sys.stderr)

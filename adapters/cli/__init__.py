@@ -20,6 +20,7 @@ from adapters.errors import AdaptersError, nearest
 _COMMANDS = {
     "demo": ("adapters.cli.demo:demo", "Train, serve and compare two versions, end to end."),
     "train": ("adapters.cli.train:train", "Train a LoRA adapter and publish it as a version."),
+    "data": ("adapters.cli.data:app", "Find out what a dataset holds before training on it."),
     "serve": ("adapters.cli.serve:serve", "Serve the registry's adapters through vLLM."),
     "ab": ("adapters.cli.ab:app", "Split live traffic between versions."),
     "list": ("adapters.cli.registry:list_", "List adapters, or the versions of one."),

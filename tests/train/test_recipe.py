@@ -9,7 +9,7 @@ import pytest
 
 from adapters.cli.train import train
 from adapters.errors import UsageError
-from train.recipe import KEYS, Recipe, read_recipe
+from train.recipe import ROW_KEYS, Recipe, keys, read_recipe
 
 
 def recipe(tmp_path: Path, text: str, **flags: object) -> Recipe:
@@ -41,7 +41,7 @@ def test_target_modules_as_a_list_or_with_commas(tmp_path: Path) -> None:
         ("r: many\n", "int"),
         ("r: true\n", "int"),
         ("r: 0\n", "1 to 512"),
-        ("method: dora\n", "qlora"),
+        ("tuner: dora\n", "qlora"),
         ("test_size: 0.9\n", "0 to 0.5"),
         ("- a\n", "KEY: VALUE"),
         ("r: [\n", "cannot be read"),
@@ -59,13 +59,13 @@ def test_a_missing_recipe_file(tmp_path: Path) -> None:
 
 
 def test_every_recipe_key_is_a_flag_of_the_command() -> None:
-    assert set(KEYS) <= set(inspect.signature(train).parameters)
+    assert keys().keys() <= set(inspect.signature(train).parameters)
 
 
 def test_keys_are_the_libraries_own_names() -> None:
     from peft import LoraConfig
     from trl import SFTConfig
 
-    ours = {"method", "prompt_column", "completion_column", "test_size"}
+    ours = {"method", "tuner", *ROW_KEYS}
     theirs = {*inspect.signature(LoraConfig).parameters, *inspect.signature(SFTConfig).parameters}
-    assert set(KEYS) - ours <= theirs
+    assert keys().keys() - ours <= theirs

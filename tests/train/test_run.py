@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -27,11 +28,11 @@ BRIEF = {"max_steps": 6, "r": 8, "lora_alpha": 16.0, "learning_rate": 3e-3, "tes
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("dataset") / "support.jsonl"
     train, _ = split(96, 8)
     path.write_text("".join(json.dumps(example.row()) + "\n" for example in train))
-    return path
+    return str(path)
 
 
 def test_the_base_is_really_nf4_with_double_quantisation() -> None:
@@ -45,7 +46,7 @@ def test_the_base_is_really_nf4_with_double_quantisation() -> None:
     assert linear.compute_dtype == torch.float32
 
 
-def test_a_run_publishes_a_version_with_its_lineage(dataset: Path, tmp_path: Path) -> None:
+def test_a_run_publishes_a_version_with_its_lineage(dataset: str, tmp_path: Path) -> None:
     registry = Registry.open(tmp_path)
     version = run(Job(dataset, "tiny", "support", Recipe(**BRIEF)), registry)
     manifest = version.manifest
@@ -54,6 +55,8 @@ def test_a_run_publishes_a_version_with_its_lineage(dataset: Path, tmp_path: Pat
     assert manifest.recipe["r"] == 8
     assert manifest.dataset["rows"] == 96
     assert manifest.dataset["train_rows"] + manifest.dataset["eval_rows"] == 96
+    receipt = (version.path / "data_receipt.json").read_bytes()
+    assert manifest.dataset["receipt_sha256"] == hashlib.sha256(receipt).hexdigest()
     assert manifest.metrics["steps"] == 6
     assert manifest.metrics["eval_loss"] < 8
     assert {"torch", "trl", "peft", "bitsandbytes"} <= manifest.code.keys()
@@ -62,7 +65,7 @@ def test_a_run_publishes_a_version_with_its_lineage(dataset: Path, tmp_path: Pat
     assert 'base_model: "tiny"' in (version.path / "README.md").read_text()
 
 
-def test_the_same_seed_gives_the_same_adapter_bit_for_bit(dataset: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_adapter_bit_for_bit(dataset: str, tmp_path: Path) -> None:
     registry = Registry.open(tmp_path)
     same = [run(Job(dataset, "tiny", "support", Recipe(**BRIEF)), registry) for _ in range(2)]
     other = run(Job(dataset, "tiny", "support", Recipe(**BRIEF, seed=1)), registry)
@@ -72,10 +75,10 @@ def test_the_same_seed_gives_the_same_adapter_bit_for_bit(dataset: Path, tmp_pat
     assert weights[0] == weights[1] != weights[2]
 
 
-def test_lora_without_quantisation_learns_the_rows(dataset: Path, tmp_path: Path) -> None:
-    recipe = Recipe(**BRIEF | {"max_steps": 24}, method="lora", target_modules=("q_proj", "v_proj"))
+def test_lora_without_quantisation_learns_the_rows(dataset: str, tmp_path: Path) -> None:
+    recipe = Recipe(**BRIEF | {"max_steps": 24}, tuner="lora", target_modules=("q_proj", "v_proj"))
     version = run(Job(dataset, "tiny", "support", recipe), Registry.open(tmp_path))
-    brief = Recipe(**BRIEF | {"max_steps": 2}, method="lora", target_modules=("q_proj", "v_proj"))
+    brief = Recipe(**BRIEF | {"max_steps": 2}, tuner="lora", target_modules=("q_proj", "v_proj"))
     before = run(Job(dataset, "tiny", "support", brief), Registry.open(tmp_path))
     assert version.manifest.metrics["eval_loss"] < before.manifest.metrics["eval_loss"]
     modules = {key.split(".")[-3] for key in load_file(version.path / WEIGHTS_FILE)}
@@ -90,7 +93,7 @@ def test_lora_without_quantisation_learns_the_rows(dataset: Path, tmp_path: Path
     ],
 )
 def test_what_is_refused_publishes_nothing(
-    dataset: Path, tmp_path: Path, base: str, recipe: Recipe, error: type[Exception]
+    dataset: str, tmp_path: Path, base: str, recipe: Recipe, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         run(Job(dataset, base, "support", recipe), Registry.open(tmp_path))
@@ -99,7 +102,7 @@ def test_what_is_refused_publishes_nothing(
 
 
 def test_a_registry_that_cannot_be_written_is_refused_before_training(
-    dataset: Path, tmp_path: Path
+    dataset: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RegistryUnavailable, match="Cannot write"):
@@ -110,10 +113,10 @@ def test_a_registry_that_cannot_be_written_is_refused_before_training(
     ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminated"]
 )
 def test_a_run_that_is_stopped_leaves_nothing_half_written(
-    dataset: Path, tmp_path: Path, sent: signal.Signals, code: int
+    dataset: str, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
     command = [
-        sys.executable, "-P", "-c", "from adapters.cli import main; main()", "train", str(dataset),
+        sys.executable, "-P", "-c", "from adapters.cli import main; main()", "train", dataset,
         "--base", "tiny", "--name", "support", "--max-steps", "100000",
         "--registry", str(tmp_path / "registry"),
     ]  # fmt: skip
