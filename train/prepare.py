@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from adapters.errors import InvalidDataset
 from adapters.files import sha256_file
-from train.recipe import Recipe
+from train.recipe import PURPOSES, Recipe
 from train.rows import duplicates
 from train.rows.files import dataset_files, fetch_dataset
 from train.rows.forms import Form, Row
@@ -25,8 +25,6 @@ from train.rows.receipt import Receipt
 from train.sift import Sieve, Sifted, find_form, sift
 from train.tokens import check_masks
 
-PURPOSES = {"sft": "sft"}
-"""What a method's rows are (`train.rows.forms.Form.purpose`)."""
 _TOKENS = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
 _BATCH = 1000
 _LOOKED_AT = 64

@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal
 from adapters.errors import UsageError, nearest
 
 ALL_LINEAR = "all-linear"
+PURPOSES = {"sft": "sft"}
+"""What rows each method learns from (`train.rows.forms.Form.purpose`)."""
 ROW_KEYS = (
     "form", "prompt_column", "completion_column", "test_size", "max_length", "too_long",
     "near_duplicates", "near_duplicate_threshold", "max_cut", "max_malformed", "max_masked",

@@ -134,10 +134,10 @@ def _train(
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses optional kernels, aloud
     for package in _PACKAGES:
         _import(package)
-    from train import qlora
+    from train import loop
 
     with _progress() as progress:
-        return qlora.train(
+        return loop.train(
             recipe, base.path, tokenizer, rows.train, rows.held_out, out=folder, progress=progress
         )
 

@@ -20,7 +20,7 @@ from adapters.demo.task import split
 from adapters.errors import NotFound, RegistryUnavailable, UsageError
 from adapters.files import WEIGHTS_FILE
 from adapters.registry import Registry
-from train import qlora
+from train import tuners
 from train.recipe import Recipe
 from train.run import Job, run
 
@@ -38,7 +38,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_base_is_really_nf4_with_double_quantisation() -> None:
     import bitsandbytes
 
-    model = qlora.load_base(bases.resolve("tiny").path, Recipe(), torch.float32)
+    model = tuners.load_base(bases.resolve("tiny").path, Recipe(), torch.float32)
     linear = model.model.layers[0].mlp.gate_proj
     assert isinstance(linear, bitsandbytes.nn.Linear4bit)
     assert linear.weight.quant_state.quant_type == "nf4"
@@ -62,7 +62,7 @@ def test_a_run_publishes_a_version_with_its_lineage(dataset: str, tmp_path: Path
     assert {"torch", "trl", "peft", "bitsandbytes"} <= manifest.code.keys()
     config = json.loads((version.path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny"
-    assert 'base_model: "tiny"' in (version.path / "README.md").read_text()
+    assert "A LoRA adapter of `tiny`" in (version.path / "README.md").read_text()
 
 
 def test_the_same_seed_gives_the_same_adapter_bit_for_bit(dataset: str, tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""What learns: the base as it is loaded, and the low-rank factors on top of it.
+
+Sources: QLoRA (arXiv 2305.14314), LoRA (arXiv 2106.09685), rsLoRA (arXiv 2312.03732).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from adapters.errors import UsageError
+from train.recipe import ALL_LINEAR, Recipe
+
+
+def compute_dtype(base: Path) -> torch.dtype:
+    """Return what to compute in: the base's own type where this machine computes it natively."""
+    own = AutoConfig.from_pretrained(base).dtype or torch.float32
+    if own == torch.float32 or torch.cuda.is_available():
+        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return own if own != torch.bfloat16 or bf16 else torch.float16
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def load_base(base: Path, recipe: Recipe, dtype: torch.dtype) -> PreTrainedModel:
+    """Load the frozen base; under `qlora` its linear layers are 4-bit (but for the head)."""
+    quantised = recipe.tuner == "qlora"
+    model = AutoModelForCausalLM.from_pretrained(
+        base,
+        dtype=dtype,
+        device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() else None,
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+        if quantised
+        else None,
+    )
+    if quantised:  # freezes, and keeps norms and head in fp32
+        model = prepare_model_for_kbit_training(
+            model, use_gradient_checkpointing=checkpoints_gradients(recipe)
+        )
+        for module in model.modules():
+            # On CPUs with AVX512-BF16 bitsandbytes would evaluate in bf16, whatever was asked for.
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = dtype == torch.bfloat16
+    return model
+
+
+def attach(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
+    """Put the adapter on a base: W + scale · B A, with A (r, in) and B (out, r) all that learns.
+
+    Raises:
+        UsageError: the base has no such target module.
+    """
+    targets = recipe.target_modules
+    if not isinstance(targets, str):
+        named = {name.rpartition(".")[2]: module for name, module in model.named_modules()}
+        linear = sorted(name for name, module in named.items() if hasattr(module, "in_features"))
+        if unknown := sorted(set(targets) - named.keys()):
+            raise UsageError(
+                f"This base has no module {', '.join(unknown)}.",
+                fix=f"--target-modules takes {ALL_LINEAR} or names out of {', '.join(linear)}.",
+            )
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=recipe.r,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        use_rslora=recipe.use_rslora,
+    )
+    return get_peft_model(model, config)
+
+
+def keep_in_float32(model: torch.nn.Module) -> None:
+    """Have what learns in float32: TRL casts it to bf16 under QLoRA, whose steps are too coarse."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
+
+
+def checkpoints_gradients(recipe: Recipe) -> bool:
+    """Say whether activations are computed again rather than kept: by default on a GPU only."""
+    chosen = recipe.gradient_checkpointing
+    return torch.cuda.is_available() if chosen is None else chosen
