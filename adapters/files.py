@@ -20,10 +20,15 @@ MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"
 RECEIPT_FILE = "data_receipt.json"
 """Where each row of the dataset went; see `train.rows.receipt`."""
+CURVE_FILE = "loss.png"
+"""The run's loss curve, as the model card shows it; see `train.plots`."""
 _OPTIONAL = frozenset(
     {
         CARD_FILE,
         RECEIPT_FILE,
+        CURVE_FILE,
+        "loss.svg",
+        "loss.csv",
         "tokenizer.json",
         "tokenizer.model",
         "tokenizer_config.json",

@@ -16,7 +16,8 @@ from pathlib import Path
 from openai import AsyncOpenAI
 from tqdm import tqdm
 
-from adapters.demo.score import Question, Score, ask_all, score, wilson
+from adapters.demo.score import Question, Score, ask_all, score
+from adapters.intervals import wilson
 from adapters.render import table
 from train.sift import read_rows
 
