@@ -7,25 +7,38 @@ in the run's scratch folder, which the trainer maps.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from datasets import Dataset
+from datasets import Dataset, Features, Json, List, Value
+from datasets.arrow_writer import ArrowWriter
 
 from adapters.errors import InvalidDataset
 from adapters.files import sha256_file
 from train.recipe import PURPOSES, Recipe
+from train.replay import HELD_OUT, Replay, choose
 from train.rows import duplicates
 from train.rows.files import dataset_files, fetch_dataset
 from train.rows.forms import Form, Row
-from train.rows.receipt import Receipt
+from train.rows.receipt import Receipt, to_bytes
 from train.sift import Sieve, Sifted, find_form, sift
 from train.tokens import check_masks
 
-_TOKENS = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+_IDS, _TURNS = List(Value("int32")), List(Json())  # turns keep the keys that each has
+_CHAT = {"prompt": _TURNS, "length": Value("int32")}
+_ANSWERED = {
+    **_CHAT, "tools": Value("string"), "chat_template_kwargs": Json(), "lengths": _IDS,
+}  # fmt: skip
+_FEATURES = {
+    "sft": Features({"input_ids": _IDS, "labels": _IDS}),
+    "preference": Features({**_ANSWERED, "chosen": _TURNS, "rejected": _TURNS}),
+    "kto": Features({**_ANSWERED, "completion": _TURNS, "label": Value("bool")}),
+    "prompt": Features({**_CHAT, "answer": Value("string"), "columns": Json()}),
+}
+_PLACE = "place"
+"""Columns by what rows are encoded for (`train.tokens.encode`)."""
 _BATCH = 1000
 _LOOKED_AT = 64
 """Rows on which masks are proven before a run."""
@@ -42,6 +55,38 @@ class Prepared:
     """What the manifest keeps of the dataset: its name, sha256, form and the receipt's counts."""
     first: list[Row]
     """Some of the rows, to be shown and checked."""
+    places: Sequence[str]
+    """Of each row of `train`, where it stands: `support.jsonl:12`; read as they are asked for."""
+    retained: Dataset | None
+    """Replay rows that measure forgetting, as `train` for SFT; None without replay."""
+    details: dict[str, Any]
+    """The receipt with that of the replay in it: `data_receipt.json`."""
+
+
+def identify(
+    dataset: str,
+    *,
+    revision: str | None = None,
+    eval_dataset: str | None = None,
+    replay: Replay | None = None,
+) -> dict[str, Any]:
+    """Return what a run's datasets are, by content: the beginning of its lineage.
+
+    Raises:
+        InvalidDataset, NotFound, Unavailable: see `files.fetch_dataset`, `files.dataset_files`.
+    """
+    path, commit = fetch_dataset(dataset, revision=revision)
+    found: dict[str, Any] = {
+        "path": path.name if not commit else dataset,
+        "sha256": _digest(path),
+    }
+    if commit:
+        found["revision"] = commit
+    if eval_dataset:
+        found["eval_dataset"] = identify(eval_dataset)
+    if replay:
+        found["replay"] = identify(replay.dataset) | {"share": replay.share}
+    return found
 
 
 def prepare(
@@ -52,12 +97,16 @@ def prepare(
     *,
     revision: str | None = None,
     eval_dataset: str | None = None,
+    replay: Replay | None = None,
+    identity: Mapping[str, Any] | None = None,
     processes: int = 1,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Prepared:
     """Read, sift and tokenise a dataset into `scratch`.
 
-    `eval_dataset`: rows to validate on; then none of the dataset's own are held out.
+    `eval_dataset`: rows to validate on; then none of the dataset's own are held out. `replay`:
+    rows of another that are mixed in. `identity`: what `identify` says of them all, where that is
+    known already.
 
     Raises:
         InvalidDataset: unreadable, of another purpose than the method's, or more of it is lost
@@ -65,13 +114,11 @@ def prepare(
         NotFound, Unavailable: see `files.fetch_dataset`.
         Rejected: the base's template cannot render it, or the masks are wrong.
     """
-    path, commit = fetch_dataset(dataset, revision=revision)
-    lineage: dict[str, Any] = {
-        "path": path.name if not commit else dataset,
-        "sha256": _digest(path),
-    }
-    if commit:
-        lineage["revision"] = commit
+    path, _ = fetch_dataset(dataset, revision=revision)
+    lineage = dict(
+        identity
+        or identify(dataset, revision=revision, eval_dataset=eval_dataset, replay=replay)
+    )
     held_out = None
     prompts = None
     if eval_dataset:
@@ -81,25 +128,72 @@ def prepare(
         if not given:
             raise InvalidDataset(f"{eval_dataset} holds no row to validate on.", fix="Mend it.")
         prompts = frozenset(duplicates.prompt_key(row.row) for row in given)
-        held_out = _on_disk(given, scratch / "eval.arrow", recipe)
-        lineage["eval_dataset"] = {"path": validation.name, "sha256": _digest(validation)}
-        lineage["eval_dataset"] |= counted.as_json()
+        purpose = _encoded_as(find(validation, recipe), recipe)
+        held_out = _on_disk(given, scratch / "validation.arrow", purpose)
+        lineage["eval_dataset"] = lineage["eval_dataset"] | counted.as_json()
     receipt = Receipt()
     first: list[Row] = []
+    purpose = _encoded_as(find(path, recipe), recipe)
     sides: dict[str, _Side] = {
-        side: _Side(scratch / f"{side}.arrow", recipe) for side in ("train", "eval")
+        side: _Side(scratch / f"{side}.arrow", purpose) for side in ("train", "eval")
     }
     for row in _sifted(path, recipe, tokenizer, receipt, prompts, processes, progress):
-        sides[row.side].add(row.example)
+        sides[row.side].add(row)
         if len(first) < _LOOKED_AT:
             first.append(row.row)
     receipt.check(**recipe.may_be_lost())
-    if PURPOSES[recipe.method] == "sft" and tokenizer.chat_template:
+    if purpose == "sft" and tokenizer.chat_template:
         check_masks(first, tokenizer)
-    lineage |= {"format": receipt.form, **receipt.as_json(), "receipt_sha256": receipt.digest()}
+    details = receipt.details()
+    retained = None
+    if replay:
+        chosen, kept, counted = _replayed(replay, recipe, tokenizer, receipt.train_rows, processes)
+        for row in chosen:
+            sides["train"].add(row)
+        retained = _on_disk(kept, scratch / "retained.arrow", "sft")
+        details["replay"] = counted.details()
+        lineage["replay"] = lineage["replay"] | counted.as_json() | {"train_rows": len(chosen)}
+    lineage |= {"format": receipt.form, **receipt.as_json()}
+    lineage["receipt_sha256"] = hashlib.sha256(to_bytes(details)).hexdigest()
     train = sides["train"].close()
     assert train is not None  # the receipt says so
-    return Prepared(train, held_out or sides["eval"].close(), receipt, lineage, first)
+    return Prepared(
+        train=train.remove_columns(_PLACE),
+        held_out=held_out or _rows(sides["eval"]),
+        receipt=receipt,
+        lineage=lineage,
+        first=first,
+        places=train[_PLACE],
+        retained=retained,
+        details=details,
+    )
+
+
+def _replayed(
+    replay: Replay, recipe: Recipe, tokenizer: Any, own: int, processes: int
+) -> tuple[list[Sifted], list[Sifted], Receipt]:
+    """Return the replay rows to train on and to measure by, and their receipt.
+
+    Raises:
+        InvalidDataset: they cannot be mixed with the method's rows, or none is left to measure by.
+    """
+    path, _ = fetch_dataset(replay.dataset)
+    form = find(path, Recipe())
+    if form.purpose != "sft" or (recipe.method != "sft" and replay.share):
+        raise InvalidDataset(
+            f"{path} holds {form.name} rows, which --method {recipe.method} cannot mix in.",
+            fix=f"Replay rows with answers, or measure only: --replay {replay.dataset}=0",
+        )
+    receipt = Receipt()
+    rules = replace(sieve(recipe), test_size=HELD_OUT)
+    rows = sift(path, form, rules, tokenizer, receipt, purpose="sft", processes=processes)
+    chosen, kept = choose(rows, replay.rows(own), recipe.seed)
+    if not kept:
+        raise InvalidDataset(
+            f"{path} is too small: none of its {receipt.rows} rows is held out to measure by.",
+            fix="Give it more rows.",
+        )
+    return chosen, kept, receipt
 
 
 def _sifted(
@@ -113,9 +207,10 @@ def _sifted(
 ) -> Iterable[Sifted]:
     form = find(path, recipe)
     wanted = PURPOSES[recipe.method]
-    if form.purpose != wanted and not (wanted == "prompt" and form.purpose == "sft"):
+    if form.purpose not in wanted:
         raise InvalidDataset(
-            f"{path} holds {form.name} rows; --method {recipe.method} learns from {wanted} rows.",
+            f"{path} holds {form.name} rows; --method {recipe.method} learns from "
+            f"{' or '.join(wanted)} rows.",
             fix="Say which column holds the answers: --completion-column NAME."
             if form.purpose == "prompt"
             else f"Use --method {_method_for(form.purpose)}, or name another dataset.",
@@ -126,7 +221,7 @@ def _sifted(
         sieve(recipe),
         tokenizer,
         receipt,
-        purpose=wanted,
+        purpose=_encoded_as(form, recipe),
         held_out=held_out,
         processes=processes,
         progress=progress,
@@ -158,8 +253,13 @@ def sieve(recipe: Recipe) -> Sieve:
     )
 
 
+def _encoded_as(form: Form, recipe: Recipe) -> str:
+    """Return what rows are encoded for: their own purpose, but prompts where answers are tried."""
+    return "prompt" if "prompt" in PURPOSES[recipe.method] else form.purpose
+
+
 def _method_for(purpose: str) -> str:
-    return next((method for method, wanted in PURPOSES.items() if wanted == purpose), "sft")
+    return next(method for method, wanted in PURPOSES.items() if purpose in wanted)
 
 
 def _digest(path: Path) -> str:
@@ -174,43 +274,32 @@ def _digest(path: Path) -> str:
 
 
 class _Side:
-    """One side of a dataset, written as it comes: token ids as Arrow, chats as they are.
+    """One side of a dataset, written as it comes."""
 
-    Chats stay in memory, as Arrow would give every turn the keys that any turn has; datasets of
-    preferences and prompts are small.
-    """
-
-    def __init__(self, path: Path, recipe: Recipe) -> None:
+    def __init__(self, path: Path, purpose: str) -> None:
         self._path = path
-        self._writer: pa.RecordBatchStreamWriter | None = None
-        self._tokens = PURPOSES[recipe.method] == "sft"
-        self._waiting: list[dict[str, Any]] = []
+        columns = Features({**_FEATURES[purpose], _PLACE: Value("string")})
+        self._writer = ArrowWriter(columns, path=str(path), writer_batch_size=_BATCH)
+        self._rows = 0
 
-    def add(self, example: dict[str, Any]) -> None:
-        self._waiting.append(example)
-        if self._tokens and len(self._waiting) == _BATCH:
-            self._write()
-
-    def _write(self) -> None:
-        if self._writer is None:
-            self._writer = pa.ipc.new_stream(str(self._path), _TOKENS)
-        self._writer.write_table(pa.Table.from_pylist(self._waiting, _TOKENS))
-        self._waiting = []
+    def add(self, row: Sifted) -> None:
+        self._writer.write({**row.example, _PLACE: row.row.place})
+        self._rows += 1
 
     def close(self) -> Dataset | None:
         """Return the whole side; None where it is empty."""
-        if not self._tokens:
-            return Dataset.from_list(self._waiting) if self._waiting else None
-        if self._waiting:
-            self._write()
-        if self._writer is None:
-            return None
-        self._writer.close()
-        return Dataset.from_file(str(self._path))
+        self._writer.finalize()
+        return Dataset.from_file(str(self._path)) if self._rows else None
 
 
-def _on_disk(rows: Iterable[Sifted], path: Path, recipe: Recipe) -> Dataset | None:
-    side = _Side(path, recipe)
+def _on_disk(rows: Iterable[Sifted], path: Path, purpose: str) -> Dataset | None:
+    side = _Side(path, purpose)
     for row in rows:
-        side.add(row.example)
-    return side.close()
+        side.add(row)
+    return _rows(side)
+
+
+def _rows(side: _Side) -> Dataset | None:
+    """Return a side without the places of its rows, which no trainer takes."""
+    dataset = side.close()
+    return dataset and dataset.remove_columns(_PLACE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +17,10 @@ from typing import Annotated, Any, Literal
 from adapters.errors import UsageError, nearest
 
 ALL_LINEAR = "all-linear"
-PURPOSES = {"sft": "sft"}
+PURPOSES = {
+    "sft": ("sft",), "dpo": ("preference",), "reward": ("preference",),
+    "kto": ("kto", "preference"), "grpo": ("prompt", "sft"), "rloo": ("prompt", "sft"),
+}  # fmt: skip
 """What rows each method learns from (`train.rows.forms.Form.purpose`)."""
 ROW_KEYS = (
     "form", "prompt_column", "completion_column", "test_size", "max_length", "too_long",
@@ -34,13 +37,38 @@ class Key:
     help: str
     low: float | None = None
     high: float | None = None
+    methods: Mapping[str, Any] = field(default_factory=dict)
+    """Of a key whose default the method decides: the methods that use it, with each one's default.
+    It is refused with any other method."""
+
+
+BY_METHOD: Any = None
+"""A key's default where `Key.methods` has it; None with a method that does not use the key."""
+
+_LORA_RATES = {
+    "sft": 2e-4, "dpo": 1e-5, "kto": 1e-5, "grpo": 1e-5, "rloo": 1e-5, "reward": 1e-4,
+}  # fmt: skip
+"""About ten times full fine-tuning's (https://thinkingmachines.ai/blog/lora)."""
+_ONLINE = ("grpo", "rloo")
+_LOSSES = {
+    "dpo": (
+        "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
+        "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+    ),
+    "kto": ("kto", "apo_zero_unpaired"),
+    "grpo": ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
+}  # fmt: skip
+"""What `loss_type` takes, as TRL 1.16 has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a run trains. Sources: `peft.LoraConfig`, `trl.SFTConfig`, `BitsAndBytesConfig`."""
+    """How a run trains. Sources: `peft.LoraConfig`, `trl`'s configs, `BitsAndBytesConfig`."""
 
-    method: Annotated[Literal["sft"], Key("What is learnt from the rows.")] = "sft"
+    method: Annotated[
+        Literal["sft", "dpo", "kto", "grpo", "rloo", "reward"],
+        Key("Answers, preferences, desirable or not, rewards of what it says; a reward model."),
+    ] = "sft"
     tuner: Annotated[Literal["qlora", "lora"], Key("NF4 base, or the base as it is.")] = "qlora"
     """`qlora`: the base in NF4 with double quantisation (arXiv 2305.14314)."""
 
@@ -61,6 +89,63 @@ class Recipe:
     max_masked: Annotated[float | None, Key("… that may lose their answer whole.", 0, 1)] = None
     max_too_long: Annotated[float | None, Key("… that may be too long.", 0, 1)] = None
 
+    # The method (trl.DPOConfig, KTOConfig, GRPOConfig, RLOOConfig, RewardConfig)
+    beta: Annotated[
+        float,
+        Key("Holds it to the base.", 0, 100, {"dpo": 0.1, "kto": 0.1, "grpo": 0.0, "rloo": 0.05}),
+    ] = BY_METHOD
+    loss_type: Annotated[
+        str, Key("TRL's name.", methods={"dpo": "sigmoid", "kto": "kto", "grpo": "dapo"})
+    ] = BY_METHOD
+    label_smoothing: Annotated[
+        float, Key("Share of preferences that may be wrong.", 0, 0.5, {"dpo": 0.0})
+    ] = BY_METHOD
+    desirable_weight: Annotated[float, Key("Of what is desirable.", 0, 1e3, {"kto": 1.0})] = (
+        BY_METHOD
+    )
+    undesirable_weight: Annotated[float, Key("Of what is not.", 0, 1e3, {"kto": 1.0})] = BY_METHOD
+    center_rewards_coefficient: Annotated[
+        float, Key("Draws rewards to 0 on average; 0.01 is usual.", 0, 1, {"reward": 0.0})
+    ] = BY_METHOD
+    reward: Annotated[
+        tuple[str, ...],
+        Key(
+            "exact_match, regex:PATTERN, json_schema:FILE, length:LOW-HIGH, FILE.py:FUNCTION.",
+            methods=dict.fromkeys(_ONLINE, ()),
+        ),
+    ] = BY_METHOD
+    reward_weights: Annotated[
+        tuple[float, ...], Key("One a reward, in their order.", methods=dict.fromkeys(_ONLINE, ()))
+    ] = BY_METHOD
+    num_generations: Annotated[
+        int, Key("Answers tried a prompt.", 2, 1 << 16, {"grpo": 8, "rloo": 2})
+    ] = BY_METHOD
+    max_completion_length: Annotated[
+        int, Key("Tokens an answer may have.", 1, 1 << 20, dict.fromkeys(_ONLINE, 512))
+    ] = BY_METHOD
+    temperature: Annotated[
+        float, Key("Of the answers tried.", 1e-3, 100, dict.fromkeys(_ONLINE, 1.0))
+    ] = BY_METHOD
+    top_p: Annotated[float, Key("Of the answers tried.", 1e-3, 1, dict.fromkeys(_ONLINE, 1.0))] = (
+        BY_METHOD
+    )
+    top_k: Annotated[
+        int, Key("Of the answers tried; 0 takes all.", 0, 1 << 31, dict.fromkeys(_ONLINE, 0))
+    ] = BY_METHOD
+    num_iterations: Annotated[
+        int, Key("Steps on the same answers.", 1, 1 << 16, dict.fromkeys(_ONLINE, 1))
+    ] = BY_METHOD
+    epsilon: Annotated[
+        float, Key("Clips the policy's ratio.", 0, 10, dict.fromkeys(_ONLINE, 0.2))
+    ] = BY_METHOD
+    mask_truncated_completions: Annotated[
+        bool, Key("Learn nothing of unfinished answers.", methods=dict.fromkeys(_ONLINE, False))
+    ] = BY_METHOD
+    scale_rewards: Annotated[
+        Literal["group", "batch", "none"],
+        Key("Whose deviation rewards are divided by.", methods={"grpo": "group"}),
+    ] = BY_METHOD
+
     # The adapter (peft.LoraConfig)
     r: Annotated[int, Key("Rank.", 1, 512)] = 16
     lora_alpha: Annotated[float, Key("Scale: alpha / r.", 1e-3, 1e5)] = 32
@@ -75,8 +160,7 @@ class Recipe:
     max_steps: Annotated[int, Key("Overrides the epochs; -1 does not.", -1, 1 << 31)] = -1
     per_device_train_batch_size: Annotated[int, Key("Rows a step.", 1, 1 << 16)] = 8
     gradient_accumulation_steps: Annotated[int, Key("Batches a step.", 1, 1 << 16)] = 1
-    learning_rate: Annotated[float, Key("At its peak.", 1e-9, 1)] = 2e-4
-    """About ten times full fine-tuning's (https://thinkingmachines.ai/blog/lora)."""
+    learning_rate: Annotated[float, Key("At its peak.", 1e-9, 1, _LORA_RATES)] = BY_METHOD
     lr_scheduler_type: Annotated[str, Key("transformers' name.")] = "cosine"
     warmup_steps: Annotated[float, Key("Below 1: share of all.", 0, 1 << 31)] = 0.03
     weight_decay: Annotated[float, Key("AdamW's.", 0, 10)] = 0.0
@@ -85,19 +169,56 @@ class Recipe:
     gradient_checkpointing: Annotated[
         bool | None, Key("Less memory, more time. Else on a GPU only.")
     ] = None
-    train_sampling_strategy: Annotated[str, Key("transformers' name.")] = "group_by_length"
+    train_sampling_strategy: Annotated[
+        str,
+        Key(
+            "transformers' name.",
+            methods=dict.fromkeys(("sft", "dpo", "reward"), "group_by_length"),
+        ),
+    ] = BY_METHOD
+    packing: Annotated[
+        bool,
+        Key("Rows share sequences of max_length, unseen by each other.", methods={"sft": False}),
+    ] = BY_METHOD
+    eval_steps: Annotated[
+        float | None, Key("Validate every so many steps; below 1: share of all.", 1e-6, 1 << 31)
+    ] = None
+    load_best_model_at_end: Annotated[
+        bool, Key("Publish the weights of the lowest eval_loss, not the last.")
+    ] = False
+    early_stopping_patience: Annotated[
+        int | None, Key("Validations without a better one that end it; the best is kept.", 1, 1e6)
+    ] = None
+    save_steps: Annotated[int, Key("Steps between checkpoints.", 1, 1 << 31)] = 100
+    max_loss_spike: Annotated[
+        float, Key("Stops at a loss of so many times the running median; 0 does not.", 0, 1e6)
+    ] = 5.0
+    full_determinism: Annotated[
+        bool, Key("Slower kernels that give a GPU the same bits each time; a CPU does anyway.")
+    ] = False
     seed: Annotated[int, Key("One seed, one adapter.", 0, (1 << 32) - 1)] = 0
 
     def __post_init__(self) -> None:
-        """Check what types cannot say.
+        """Fill in the method's own defaults; check what types cannot say.
 
         Raises:
-            UsageError: a value out of its range or its choices.
+            UsageError: a value out of its range or its choices, or of a key that the method does
+                not use.
         """
         for name, (kind, key) in keys().items():
             value = getattr(self, name)
+            if value is not None and key.methods and self.method not in key.methods:
+                raise UsageError(
+                    f"--method {self.method} does not use {name}.",
+                    fix=f"Leave it out, or use --method {' or '.join(key.methods)}.",
+                )
+            if value is None:
+                value = key.methods.get(self.method)
+                object.__setattr__(self, name, value)
             choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-            if choices and value not in choices:
+            if name == "loss_type":
+                choices = _LOSSES.get(self.method, ())
+            if choices and value is not None and value not in choices:
                 hint = nearest(str(value), choices) or f"Use {' or '.join(choices)}."
                 raise UsageError(f"No {name} {value!r}.", fix=hint)
             low, high = key.low, key.high
@@ -120,7 +241,7 @@ class Recipe:
 def keys() -> dict[str, tuple[Any, Key]]:
     """Return each recipe key's type and meaning, in order."""
     hints = typing.get_type_hints(Recipe, include_extras=True)
-    return {field.name: typing.get_args(hints[field.name]) for field in fields(Recipe)}
+    return {each.name: typing.get_args(hints[each.name]) for each in fields(Recipe)}
 
 
 def read_recipe(path: Path | None, flags: Mapping[str, Any]) -> Recipe:
@@ -139,7 +260,8 @@ def read_recipe(path: Path | None, flags: Mapping[str, Any]) -> Recipe:
                 fix=nearest(name, known) or f"The keys are {', '.join(known)}.",
             )
         chosen[name] = _as(known[name][0], value, f"{path}: {name}")
-    merged = {**chosen, **flags}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in flags.items()}
+    merged = {**chosen, **given}
     if isinstance(names := merged.get("target_modules"), str) and names != ALL_LINEAR:
         merged["target_modules"] = tuple(name.strip() for name in names.split(","))
     return Recipe(**merged)
@@ -180,8 +302,9 @@ def _as(kind: Any, value: Any, where: str) -> Any:
             return value
         if typing.get_origin(option) is Literal and value in typing.get_args(option):
             return value
-        if typing.get_origin(option) is tuple and isinstance(value, list):
-            return tuple(str(each) for each in value)
+        if typing.get_origin(option) is tuple:
+            values = value if isinstance(value, list) else [value]
+            return tuple(_as(typing.get_args(option)[0], each, where) for each in values)
     raise UsageError(f"{where} is {value!r}.", fix=f"It takes {_name(kind)}.")
 
 

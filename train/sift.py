@@ -85,13 +85,14 @@ def sift(
         if isinstance(encoded, str):
             receipt.leave_out("malformed", row.file, row.line, encoded)
         elif _count(encoded, row, sieve, receipt):
+            if side == "train":
+                receipt.train_tokens += sum(min(n, sieve.max_length) for n in encoded.lengths)
             yield _given(row, side, encoded.example, receipt)
 
 
 def _given(row: Row, side: Side, example: dict[str, Any], receipt: Receipt) -> Sifted:
     if side == "train":
         receipt.train_rows += 1
-        receipt.train_tokens += len(example.get("input_ids", ()))
     else:
         receipt.eval_rows += 1
     return Sifted(row, side, example)
@@ -224,7 +225,7 @@ def _count(encoded: Encoded, row: Row, sieve: Sieve, receipt: Receipt) -> bool:
     if sieve.too_long == "drop":
         return False
     receipt.cut_rows += 1
-    receipt.cut_tokens += encoded.length - sieve.max_length
+    receipt.cut_tokens += sum(max(0, n - sieve.max_length) for n in encoded.lengths)
     return True
 
 

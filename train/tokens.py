@@ -19,25 +19,33 @@ from train.rows.forms import Chat, Row
 IGNORED = -100
 Example = dict[str, Any]
 """What TRL's trainer takes for one row: of `sft`, `input_ids` and `labels`, both (tokens,)."""
+TEMPLATE_KWARGS = {"enable_thinking": False}
+"""What the base's template is told wherever it renders: here, by TRL, and by the server."""
 _MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A row for the trainer, no longer than `max_length`."""
+    """A row for the trainer."""
 
     example: Example
-    length: int
-    """Tokens before it was cut: of a preference, those of the longer answer."""
+    lengths: tuple[int, ...]
+    """Tokens of each of its sequences before they are cut: two of a preference, else one."""
     speech: int
     """Where the assistant first speaks: tokens before that."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(self.lengths)
 
 
 def encode(row: Row, tokenizer: Any, *, purpose: str, max_length: int) -> Encoded:
     """Render and tokenise one row for a method of this purpose (`Form.purpose`).
 
     Rows for SFT become token ids and labels. Preferences, KTO rows and prompts stay chats, which
-    TRL renders by the same template; their lengths are those it will find.
+    TRL renders by the same template; their lengths are those it will find. A prompt is followed
+    by nothing, so that one which is too long is no prompt at all.
 
     Raises:
         ValueError: the base's template refuses this chat; the message has its words.
@@ -49,31 +57,40 @@ def encode(row: Row, tokenizer: Any, *, purpose: str, max_length: int) -> Encode
         first = spoken.index(1) if 1 in spoken else len(ids)
         labels = [token if mine else IGNORED for token, mine in zip(ids, spoken, strict=True)]
         example = {"input_ids": ids[:max_length], "labels": labels[:max_length]}
-        return Encoded(example, len(ids), first)
+        return Encoded(example, (len(ids),), first)
     if not tokenizer.chat_template:
         raise Rejected(
             "This base has no chat template, which this method needs.",
             fix="Train on a chat base, or with --method sft.",
         )
-    prompt = _length(row.prompt, row, tokenizer, add_generation_prompt=True)
+    before = render(row.prompt, tokenizer, row.tools, add_generation_prompt=True)
+    prompt = _length(before, tokenizer)
+    example = {"prompt": row.prompt, "length": prompt}
     if purpose == "prompt":
-        answer = row.answer[-1]["content"] if row.answer else None
-        return Encoded(_prompt_example(row) | {"answer": answer}, prompt, 0)
+        if row.tools:
+            raise ValueError("it offers tools, which are not rendered where answers are tried")
+        example["answer"] = row.answer[-1]["content"] if row.answer else None
+        example["columns"] = json.loads(json.dumps(dict(row.columns), default=str))
+        return Encoded(example, (prompt,), prompt)
     answers = [turns for turns in (row.answer, row.rejected) if turns is not None]
-    length = max(_length([*row.prompt, *turns], row, tokenizer) for turns in answers)
+    whole = [render([*row.prompt, *turns], tokenizer, row.tools) for turns in answers]
+    if not all(text.startswith(before) for text in whole):
+        raise _renders_otherwise()
+    lengths = tuple(_length(text, tokenizer) for text in whole)
+    example |= {
+        "tools": json.dumps(list(row.tools)) if row.tools else None,
+        "chat_template_kwargs": TEMPLATE_KWARGS,
+        "length": max(lengths),
+        "lengths": list(lengths),
+    }
     if purpose == "preference":
-        example = {"chosen": row.answer, "rejected": row.rejected}
+        example |= {"chosen": row.answer, "rejected": row.rejected}
     else:
-        example = {"completion": row.answer, "label": row.label}
-    return Encoded(_prompt_example(row) | example, length, prompt)
+        example |= {"completion": row.answer, "label": row.label}
+    return Encoded(example, lengths, prompt)
 
 
-def _prompt_example(row: Row) -> Example:
-    return {"prompt": row.prompt, "tools": json.dumps(list(row.tools)) if row.tools else None}
-
-
-def _length(chat: Chat, row: Row, tokenizer: Any, *, add_generation_prompt: bool = False) -> int:
-    text = render(chat, tokenizer, row.tools, add_generation_prompt=add_generation_prompt)
+def _length(text: str, tokenizer: Any) -> int:
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -103,7 +120,7 @@ def speech(
                 tokenize=True,
                 return_dict=True,
                 return_assistant_tokens_mask=True,
-                enable_thinking=False,
+                **TEMPLATE_KWARGS,
             )
         return list(rendered["input_ids"]), list(rendered["assistant_masks"])
     whole = render(chat, tokenizer, tools)
@@ -116,12 +133,7 @@ def speech(
         if after.startswith(before) and whole.startswith(after):
             spans.append((len(before), len(after)))
         elif at == len(chat) - 1:
-            raise Rejected(
-                "This base's chat template renders a prompt differently once it is answered, and "
-                "has no {% generation %} markers, so nobody can say what the assistant says.",
-                fix="Put {% generation %} … {% endgeneration %} round the assistant's text and its "
-                "end-of-turn token in the base's template, or train on another base.",
-            )
+            raise _renders_otherwise()
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     ids = list(encoded["input_ids"])
     spoken = [0] * len(ids)
@@ -156,9 +168,18 @@ def render(
                 tools=list(tools) or None,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
-                enable_thinking=False,
+                **TEMPLATE_KWARGS,
             )
         )
+
+
+def _renders_otherwise() -> Rejected:
+    return Rejected(
+        "This base's chat template renders a prompt differently once it is answered, and has no "
+        "{% generation %} markers, so nobody can say what the assistant says.",
+        fix="Put {% generation %} … {% endgeneration %} round the assistant's text and its "
+        "end-of-turn token in the base's template, or train on another base.",
+    )
 
 
 @contextmanager

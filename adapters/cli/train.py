@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -29,8 +29,11 @@ def recipe_flags(
     plain, wanted = Recipe(), {key: keys()[key] for key in (ROW_KEYS if rows_only else keys())}
     options = {}
     for key, (kind, meaning) in wanted.items():
-        kind = str if "tuple" in str(kind) else kind  # commas on a command line
-        default = getattr(plain, key)
+        if get_origin(kind) is tuple:
+            kind = list[get_args(kind)[0]]  # type: ignore[misc]  # the flag is repeated
+        elif "tuple" in str(kind):
+            kind = str  # commas on a command line
+        default = _by_method(meaning.methods) or getattr(plain, key)
         told = "" if default in (None, -1) else f"  [default: {default}]"
         options[key] = Annotated[kind | None, typer.Option(help=f"{meaning.help}{told}")]
 
@@ -52,6 +55,15 @@ def recipe_flags(
         return run
 
     return decorate
+
+
+def _by_method(defaults: Mapping[str, Any]) -> str:
+    """Write which methods use a key, and what each takes it for: `grpo, rloo 512`."""
+    found: dict[Any, list[str]] = {}
+    for method, default in defaults.items():
+        found.setdefault(default, []).append(method)
+    told = (f"{', '.join(methods)} {'' if v == () else v}" for v, methods in found.items())
+    return "; ".join(each.strip() for each in told)
 
 
 @recipe_flags()

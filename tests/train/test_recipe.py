@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,10 @@ def test_target_modules_as_a_list_or_with_commas(tmp_path: Path) -> None:
         ("r: true\n", "int"),
         ("r: 0\n", "1 to 512"),
         ("tuner: dora\n", "qlora"),
+        ("method: ppo\n", "dpo"),
+        ("beta: 0.1\n", "dpo or kto or grpo or rloo"),
+        ("method: kto\nloss_type: sigmoid\n", "kto or apo_zero_unpaired"),
+        ("method: grpo\nreward_weights: [much]\n", "float"),
         ("test_size: 0.9\n", "0 to 0.5"),
         ("- a\n", "KEY: VALUE"),
         ("r: [\n", "cannot be read"),
@@ -63,9 +68,47 @@ def test_every_recipe_key_is_a_flag_of_the_command() -> None:
 
 
 def test_keys_are_the_libraries_own_names() -> None:
+    import trl
     from peft import LoraConfig
-    from trl import SFTConfig
 
-    ours = {"method", "tuner", *ROW_KEYS}
-    theirs = {*inspect.signature(LoraConfig).parameters, *inspect.signature(SFTConfig).parameters}
-    assert keys().keys() - ours <= theirs
+    ours = {"method", "tuner", "reward", "early_stopping_patience", "max_loss_spike", *ROW_KEYS}
+    configs = ("SFTConfig", "DPOConfig", "KTOConfig", "GRPOConfig", "RLOOConfig", "RewardConfig")
+    theirs = {key for name in configs for key in inspect.signature(getattr(trl, name)).parameters}
+    assert keys().keys() - ours <= theirs | {*inspect.signature(LoraConfig).parameters}
+
+
+@pytest.mark.parametrize("name", [name for name, (_, key) in keys().items() if key.methods])
+def test_a_key_is_taken_by_the_methods_that_use_it_and_by_no_other(name: str) -> None:
+    used = keys()[name][1].methods
+    for method in typing.get_args(keys()["method"][0]):
+        if method in used:
+            assert getattr(Recipe(method=method), name) == used[method]
+        else:
+            some = next(iter(used.values()))
+            with pytest.raises(UsageError, match=f"--method {method} does not use {name}"):
+                Recipe(method=method, **{name: some})
+
+
+def test_losses_and_defaults_are_those_of_trl() -> None:
+    """Where ours differ on purpose, they are not in this list."""
+    import trl
+
+    configs = {"dpo": trl.DPOConfig, "kto": trl.KTOConfig, "grpo": trl.GRPOConfig}
+    configs |= {"rloo": trl.RLOOConfig, "reward": trl.RewardConfig}
+    others = {"learning_rate", "train_sampling_strategy", "reward", "reward_weights"}
+    for name, (_, key) in keys().items():
+        for method, default in key.methods.items():
+            if method in configs and name not in others:
+                theirs = configs[method].__dataclass_fields__[name]
+                value = (
+                    theirs.default_factory() if name == "loss_type" and method == "dpo" else None
+                )
+                assert default == (value[0] if value else theirs.default or 0.0), (method, name)
+
+
+def test_several_rewards_in_a_file_and_one_alone(tmp_path: Path) -> None:
+    text = "method: grpo\nreward: [exact_match, 'length:1-9']\nreward_weights: [1, 0.5]\n"
+    read = recipe(tmp_path, text)
+    assert (read.reward, read.reward_weights) == (("exact_match", "length:1-9"), (1.0, 0.5))
+    assert recipe(tmp_path, "method: rloo\nreward: exact_match\n").reward == ("exact_match",)
+    assert recipe(tmp_path, "", method="rloo", reward=["a.py:b"]).reward == ("a.py:b",)
