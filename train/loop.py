@@ -5,15 +5,23 @@ Does not read datasets (`train/prepare.py`) or publish (`train/run.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, set_seed
 
+from adapters.errors import UsageError
+from train import packing
+from train.checkpoints import Checkpoints
+from train.forgetting import token_scores
+from train.guards import Guards
 from train.methods import Setup, method
+from train.order import fix_order
 from train.recipe import Recipe
 from train.tuners import attach, checkpoints_gradients, compute_dtype, keep_in_float32, load_base
 
@@ -29,42 +37,83 @@ def train(
     held_out: Dataset | None,
     *,
     out: Path,
+    places: Sequence[str] = (),
+    retained: Dataset | None = None,
+    checkpoints: Path | None = None,
     progress: Progress = lambda step, steps, loss: None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
     """Train one adapter and write it into `out` as PEFT does; return its metrics.
 
     `rows`, `held_out`: what the recipe's method takes, for SFT of each row `input_ids` and
-    `labels`, both (tokens,). The same recipe, rows and seed give the same weights on one machine.
+    `labels`, both (tokens,). `places`: `file:line` of each of `rows`, for messages. `retained`:
+    rows that measure forgetting (see `train.forgetting`). `checkpoints`: a folder to write them to,
+    and to go on from where it holds one (see `train.checkpoints`).
+
+    The same recipe, rows and seed give the same weights on one machine, stopped in between or not.
 
     Raises:
-        UsageError: the recipe does not fit the base (a target module it does not have).
+        UsageError: the recipe does not fit the base (a target module it does not have), or asks
+            to be stopped early with nothing held out.
+        Rejected: the loss or its gradient went wrong (see `train.guards`), or the base cannot
+            train on packed rows.
+        KeyboardInterrupt, SystemExit: a signal came, and a checkpoint was written.
     """
     set_seed(recipe.seed)
     # 1) The base, frozen: in NF4 with double quantisation, or as it is.
     dtype = compute_dtype(base)
     model = load_base(base, recipe, dtype)
 
-    # 2) The adapter, all that learns.
+    # 2) The adapter, all that learns. It does nothing yet: what is measured now is the base.
     model = attach(model, recipe)
+    before = token_scores(model, retained, recipe.per_device_train_batch_size) if retained else None
 
-    # 3) The run.
-    arguments = _arguments(recipe, dtype, out)
+    # 3) The rows, several in a sequence where they are packed.
+    members: Sequence[list[int]] | None = None
+    if recipe.packing:
+        packing.prove(model, rows)
+        rows, members = packing.pack(rows, recipe.max_length)
+
+    # 4) The run: its rows in an order of the seed's own, watched, and stopped where it goes wrong.
+    arguments = _arguments(recipe, dtype, checkpoints or out, held_out)
     trainer = method(recipe.method)(Setup(recipe, model, tokenizer, rows, held_out, arguments))
     keep_in_float32(model)
+    step_rows = fix_order(trainer, recipe.seed)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Report(progress))
-    trained = trainer.train()
+    trainer.add_callback(Guards(recipe, lambda step: _named(step_rows.of(step), members, places)))
+    if recipe.early_stopping_patience:
+        trainer.add_callback(EarlyStoppingCallback(recipe.early_stopping_patience))
+    for callback in callbacks:
+        trainer.add_callback(callback)
 
-    # 4) What it learned, and the adapter itself.
-    metrics = {"train_loss": trained.training_loss, "steps": float(trained.global_step)}
-    metrics["train_runtime_s"] = round(trained.metrics["train_runtime"], 1)
+    # 5) From the last checkpoint on, where there is one.
+    kept = Checkpoints(checkpoints, recipe.save_steps) if checkpoints else None
+    latest = kept.latest() if kept else None
+    if kept:
+        trainer.add_callback(kept)
+    with kept or nullcontext():
+        trained = trainer.train(resume_from_checkpoint=str(latest) if latest else None)
+
+    # 6) What it learned, and the adapter itself.
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    metrics = {"train_loss": fmean(losses), "steps": float(trained.global_step)}
+    runtime_s = kept.runtime_s if kept else trained.metrics["train_runtime"]
+    metrics["train_runtime_s"] = round(runtime_s, 1)
     if held_out is not None:
         metrics["eval_loss"] = trainer.evaluate()["eval_loss"]
+    if retained and before:
+        after = token_scores(model, retained, recipe.per_device_train_batch_size)
+        metrics |= {"replay_loss": after[0], "replay_token_accuracy": after[1]}
+        metrics |= {"base_replay_loss": before[0], "base_replay_token_accuracy": before[1]}
+        metrics["forgetting"] = after[0] - before[0]
     trainer.model.save_pretrained(out, safe_serialization=True)
     return metrics
 
 
-def _arguments(recipe: Recipe, dtype: torch.dtype, out: Path) -> dict[str, Any]:
+def _arguments(
+    recipe: Recipe, dtype: torch.dtype, out: Path, held_out: Dataset | None
+) -> dict[str, Any]:
     return {
         "output_dir": str(out),
         "num_train_epochs": recipe.num_train_epochs,
@@ -79,18 +128,63 @@ def _arguments(recipe: Recipe, dtype: torch.dtype, out: Path) -> dict[str, Any]:
         "max_grad_norm": recipe.max_grad_norm,
         "optim": recipe.optim,
         "gradient_checkpointing": checkpoints_gradients(recipe),
-        "train_sampling_strategy": recipe.train_sampling_strategy,
+        "train_sampling_strategy": recipe.train_sampling_strategy or "random",
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,
         "seed": recipe.seed,
         "data_seed": recipe.seed,
-        "save_strategy": "no",
+        "full_determinism": recipe.full_determinism,
+        **_validation(recipe, held_out),
+        "restore_callback_states_from_checkpoint": True,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
+
+
+def _validation(recipe: Recipe, held_out: Dataset | None) -> dict[str, Any]:
+    """Say when held-out rows are looked at, and whether the best weights are kept.
+
+    Checkpoints to go on from are `train.checkpoints`' to ask for; transformers asks for those that
+    may become the best.
+    """
+    best = recipe.load_best_model_at_end or bool(recipe.early_stopping_patience)
+    if best and held_out is None:
+        raise UsageError(
+            "Nothing is held out to tell which weights are the best.",
+            fix="Hold rows out: --test-size 0.05, or --eval-dataset FILE.",
+        )
+    every = recipe.eval_steps or (_TENTH if best else None)
+    if held_out is None or every is None:
+        return {"save_strategy": "no", "save_total_limit": _KEPT}
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": every,
+        "save_strategy": "steps" if best else "no",
+        "save_steps": every,
+        "save_total_limit": _KEPT,
+        "load_best_model_at_end": best,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
+
+
+_TENTH = 0.1
+"""Validations are ten where the best weights are wanted and `eval_steps` says nothing."""
+_KEPT = 3
+"""Checkpoints kept: the one being written, the last whole one, and the best."""
+
+
+def _named(
+    rows: Sequence[int], members: Sequence[list[int]] | None, places: Sequence[str]
+) -> list[str]:
+    """Return the places of rows; `members`: the rows of each sequence, where they are packed."""
+    if members is not None:
+        rows = list(dict.fromkeys(row for sequence in rows for row in members[sequence]))
+    return [places[row] for row in rows if row < len(places)]
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]

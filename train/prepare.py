@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Features, Json, List, Value
+from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
 
 from adapters.errors import InvalidDataset
 from adapters.files import sha256_file
+from train.columns import FEATURES
 from train.recipe import PURPOSES, Recipe
 from train.replay import HELD_OUT, Replay, choose
 from train.rows import duplicates
@@ -26,19 +27,8 @@ from train.rows.receipt import Receipt, to_bytes
 from train.sift import Sieve, Sifted, find_form, sift
 from train.tokens import check_masks
 
-_IDS, _TURNS = List(Value("int32")), List(Json())  # turns keep the keys that each has
-_CHAT = {"prompt": _TURNS, "length": Value("int32")}
-_ANSWERED = {
-    **_CHAT, "tools": Value("string"), "chat_template_kwargs": Json(), "lengths": _IDS,
-}  # fmt: skip
-_FEATURES = {
-    "sft": Features({"input_ids": _IDS, "labels": _IDS}),
-    "preference": Features({**_ANSWERED, "chosen": _TURNS, "rejected": _TURNS}),
-    "kto": Features({**_ANSWERED, "completion": _TURNS, "label": Value("bool")}),
-    "prompt": Features({**_CHAT, "answer": Value("string"), "columns": Json()}),
-}
 _PLACE = "place"
-"""Columns by what rows are encoded for (`train.tokens.encode`)."""
+"""The column of each row's `file:line`, which no trainer takes."""
 _BATCH = 1000
 _LOOKED_AT = 64
 """Rows on which masks are proven before a run."""
@@ -116,8 +106,7 @@ def prepare(
     """
     path, _ = fetch_dataset(dataset, revision=revision)
     lineage = dict(
-        identity
-        or identify(dataset, revision=revision, eval_dataset=eval_dataset, replay=replay)
+        identity or identify(dataset, revision=revision, eval_dataset=eval_dataset, replay=replay)
     )
     held_out = None
     prompts = None
@@ -278,8 +267,8 @@ class _Side:
 
     def __init__(self, path: Path, purpose: str) -> None:
         self._path = path
-        columns = Features({**_FEATURES[purpose], _PLACE: Value("string")})
-        self._writer = ArrowWriter(columns, path=str(path), writer_batch_size=_BATCH)
+        columns = Features({**FEATURES[purpose], _PLACE: Value("string")})
+        self._writer = ArrowWriter(features=columns, path=str(path), writer_batch_size=_BATCH)
         self._rows = 0
 
     def add(self, row: Sifted) -> None:

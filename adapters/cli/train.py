@@ -13,7 +13,7 @@ import typer
 
 from adapters.cli.registry import JsonOption, RegistryOption
 from adapters.registry import Registry
-from adapters.render import emit_json
+from adapters.render import emit_json, table
 
 
 def recipe_flags(
@@ -80,7 +80,17 @@ def train(
     dataset_revision: Annotated[
         str | None, typer.Option(help="Commit or tag of a Hub dataset.")
     ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(help="Mix in another dataset: general.jsonl=0.1; =0 measures forgetting."),
+    ] = None,
     flags: Any,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Stop before training: the receipt, three rows.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Train even if this very run is a version already.")
+    ] = False,
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
     notes: Annotated[str, typer.Option(help="Free text, kept with the version.")] = "",
     registry: RegistryOption = None,
@@ -89,13 +99,14 @@ def train(
     """Train a LoRA adapter and publish it as the next version.
 
     The flags from --method to --seed are the recipe: PEFT's, TRL's and transformers' own names.
+    A run that was stopped goes on when the same command is given again.
 
     Example: adapters train support.jsonl --base tiny --name support --r 32 --num-train-epochs 3
     """
     # Stopped by a supervisor, it cleans up as after Ctrl-C. 143 is what a shell would say.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     from train.recipe import read_recipe
-    from train.run import Job, run
+    from train.run import Job, rehearse, run
 
     job = Job(
         dataset=dataset,
@@ -105,9 +116,13 @@ def train(
         revision=revision,
         eval_dataset=eval_dataset,
         dataset_revision=dataset_revision,
+        replay=replay,
         tags=tag or (),
         notes=notes,
+        again=again,
     )
+    if dry_run:
+        return _show(*rehearse(job, Registry.open(registry)), json=json)
     version = run(job, Registry.open(registry))
     if json:
         emit_json(version.manifest.as_json() | _where(version))
@@ -117,3 +132,13 @@ def train(
 
 def _where(version: Any) -> dict[str, str]:
     return {"engine_name": version.engine_name, "path": str(version.path)}
+
+
+def _show(receipt: Any, rows: list[str], *, json: bool) -> None:
+    from train.check import lines
+
+    if json:
+        return emit_json({"receipt": receipt.details(), "rows": rows})
+    typer.echo(table(["rows", "", "where"], lines(receipt)))
+    for row in rows:
+        typer.echo(f"\n{row}")
