@@ -286,7 +286,20 @@ def _tools(tools: Any) -> tuple[dict[str, Any], ...]:
     found = _json(tools, "tools") if isinstance(tools, str) else tools
     if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
         raise ValueError("tools is no list of functions")
-    return tuple(t if "function" in t else {"type": "function", "function": t} for t in found)
+    return tuple(map(_tool, found))
+
+
+def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tool as the server hands it to the template, which may print it as JSON: with
+    these keys in this order, null where there is none.
+    """
+    function = tool.get("function", tool)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise ValueError("a tool names no function")
+    kept = {key: function.get(key) for key in ("name", "description", "parameters")}
+    if function.get("strict") is not None:
+        kept["strict"] = function["strict"]
+    return {"type": "function", "function": kept}
 
 
 def _turn(role: str, content: Any, what: str = "a turn") -> dict[str, Any]:

@@ -121,7 +121,10 @@ def test_calls_of_tools_in_both_notations() -> None:
     theirs, ours = row(sharegpt)[2], row(messages)[2]
     assert theirs.prompt == [ASKED, CALLED, ANSWERED]
     assert theirs.answer == ours.answer == [SAID]
-    assert theirs.tools == ours.tools == ({"type": "function", "function": TOOL},)
+    # As the server renders them: it adds what is not there.
+    rendered = {"name": TOOL["name"], "description": None, "parameters": TOOL["parameters"]}
+    assert theirs.tools == ours.tools == ({"type": "function", "function": rendered},)
+    assert list(ours.tools[0]["function"]) == list(rendered)
     assert ours.prompt[1]["tool_calls"] == [{**CALL, "id": "1"}]
 
 

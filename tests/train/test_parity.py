@@ -1,0 +1,110 @@
+"""What the server renders is what training saw, or the run is refused with the first difference.
+
+That it is what vLLM renders, tests/e2e/test_parity.py shows.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trl
+from transformers import AutoTokenizer
+
+from adapters import bases
+from adapters.errors import Rejected
+from train.parity import Parity, check_parity, stop_tokens
+from train.rows.forms import Row
+
+TINY = bases.resolve("tiny").path
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+
+
+def tokenizer(template: str | None = None) -> Any:
+    made = AutoTokenizer.from_pretrained(TINY)
+    if template is not None:
+        made.chat_template = template
+    return made
+
+
+def row(prompt: str = "Where is my card?", answer: str = "In the post.", role: str = "user") -> Row:
+    asked = [{"role": "user", "content": prompt}]
+    if role != "user":
+        asked.insert(0, {"role": role, "content": "Be brief."})
+    return Row("d.jsonl", 7, asked, [{"role": "assistant", "content": answer}])
+
+
+def test_rows_that_are_equal_are_counted_with_the_token_that_ends_them() -> None:
+    rows = [row(), row("你好", "您好，请问有什么可以帮您？"), row(role="system")]
+    assert check_parity(rows, tokenizer(), TINY) == Parity(3, "'<|im_end|>'", {})
+
+
+def test_a_template_that_thinks_unless_told_not_to_is_told_not_to() -> None:
+    parity = check_parity([row()], tokenizer((TEMPLATES / "qwen3.jinja").read_text()), TINY)
+    assert parity
+    assert parity.as_json()["chat_template_kwargs"] == {"enable_thinking": False}
+    instruct = tokenizer((TEMPLATES / "qwen3_instruct_2507.jinja").read_text())
+    parity = check_parity([row()], instruct, TINY)
+    assert parity
+    assert parity.chat_template_kwargs == {}
+
+
+def test_a_template_that_is_another_once_it_is_answered_is_refused() -> None:
+    plain = tokenizer().chat_template
+    polite = (
+        "{% if not add_generation_prompt %}{{ '<|im_start|>system\\nHi<|im_end|>' }}{% endif %}"
+    )
+    with pytest.raises(Rejected, match=r"d\.jsonl:7: token 1 differs") as refused:
+        check_parity([row()], tokenizer(polite + plain), TINY)
+    assert "training sees 's" in str(refused.value)
+    assert "the server 'user'" in str(refused.value)
+    assert "copy of the base" in refused.value.fix
+
+
+def test_a_prompt_whose_last_token_runs_into_the_answer_is_refused() -> None:
+    glued = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}in"
+        "{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}"
+        "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}in{% endif %}"
+    )
+    with pytest.raises(Rejected, match="between training and serving") as refused:
+        check_parity([row("Hello", "g the end")], tokenizer(glued), TINY)
+    assert "same text in other tokens" in refused.value.fix
+
+
+def test_a_developer_that_the_template_does_not_know_is_refused() -> None:
+    with pytest.raises(Rejected) as refused:
+        check_parity([row(role="developer")], tokenizer(), TINY)
+    assert refused.value.fix == "This template knows no developer: write system in the rows."
+
+
+def test_an_end_at_which_the_server_does_not_stop_is_refused(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(TINY, base)
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": 0}))
+    raw = tokenizer()
+    raw.eos_token = "<|endoftext|>"
+    with pytest.raises(Rejected, match=r"ends an answer with '<\|im_end\|>'.*would talk on"):
+        check_parity([row()], raw, base)
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 2]}))
+    assert check_parity([row()], raw, base)
+    (base / "generation_config.json").unlink()  # then config.json says it
+    assert check_parity([row()], raw, base)
+
+
+def test_where_nothing_can_be_compared_there_is_no_parity() -> None:
+    bare = tokenizer()
+    bare.chat_template = None
+    assert check_parity([row()], bare, TINY) is None
+    asked = Row("d.jsonl", 1, [{"role": "user", "content": "a"}], [])
+    assert check_parity([asked], tokenizer(), TINY) is None
+
+
+def test_the_server_stops_at_the_tokenizers_end_and_at_the_generation_configs() -> None:
+    assert stop_tokens(tokenizer(), None) == {2}
+    assert stop_tokens(tokenizer(), 0) == {0, 2}
+    assert stop_tokens(tokenizer(), [5, 0]) == {0, 2, 5}
