@@ -5,7 +5,7 @@ Does not read datasets (`train/prepare.py`) or publish (`train/run.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean
@@ -18,15 +18,14 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from adapters.errors import UsageError
 from train import packing
 from train.checkpoints import Checkpoints
+from train.evaluation import evaluate
 from train.forgetting import token_scores
 from train.guards import Guards
 from train.methods import Setup, method
 from train.order import fix_order
+from train.plots import write_curve
 from train.recipe import Recipe
 from train.tuners import attach, checkpoints_gradients, compute_dtype, keep_in_float32, load_base
-
-Progress = Callable[[int, int, float], None]
-"""Called after each step with its number, the number of all steps, and the training loss."""
 
 
 def train(
@@ -40,7 +39,6 @@ def train(
     places: Sequence[str] = (),
     retained: Dataset | None = None,
     checkpoints: Path | None = None,
-    progress: Progress = lambda step, steps, loss: None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
     """Train one adapter and write it into `out` as PEFT does; return its metrics.
@@ -80,7 +78,6 @@ def train(
     keep_in_float32(model)
     step_rows = fix_order(trainer, recipe.seed)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Report(progress))
     trainer.add_callback(Guards(recipe, lambda step: _named(step_rows.of(step), members, places)))
     if recipe.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(recipe.early_stopping_patience))
@@ -101,13 +98,14 @@ def train(
     runtime_s = kept.runtime_s if kept else trained.metrics["train_runtime"]
     metrics["train_runtime_s"] = round(runtime_s, 1)
     if held_out is not None:
-        metrics["eval_loss"] = trainer.evaluate()["eval_loss"]
+        metrics |= evaluate(trainer, tokenizer, held_out, recipe)
     if retained and before:
         after = token_scores(model, retained, recipe.per_device_train_batch_size)
         metrics |= {"replay_loss": after[0], "replay_token_accuracy": after[1]}
         metrics |= {"base_replay_loss": before[0], "base_replay_token_accuracy": before[1]}
         metrics["forgetting"] = after[0] - before[0]
     trainer.model.save_pretrained(out, safe_serialization=True)
+    write_curve(trainer.state.log_history, out)
     return metrics
 
 
@@ -138,7 +136,7 @@ def _arguments(
         "restore_callback_states_from_checkpoint": True,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "report_to": "none",
+        "report_to": list(recipe.report_to) or "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
@@ -185,12 +183,3 @@ def _named(
     if members is not None:
         rows = list(dict.fromkeys(row for sequence in rows for row in members[sequence]))
     return [places[row] for row in rows if row < len(places)]
-
-
-class _Report(TrainerCallback):  # type: ignore[misc]
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if "loss" in (logs or {}):
-            self._progress(state.global_step, state.max_steps, float(logs["loss"]))

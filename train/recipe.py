@@ -198,6 +198,16 @@ class Recipe:
     ] = False
     seed: Annotated[int, Key("One seed, one adapter.", 0, (1 << 32) - 1)] = 0
 
+    # What comes out (transformers.GenerationConfig, TrainingArguments)
+    generate_eval: Annotated[
+        bool, Key("Write answers to held-out rows: exact match, BLEU, ROUGE, valid JSON.")
+    ] = False
+    max_new_tokens: Annotated[int, Key("Tokens such an answer may have.", 1, 1 << 20)] = 256
+    max_predict_samples: Annotated[int, Key("Rows that are so answered.", 1, 1 << 31)] = 256
+    report_to: Annotated[
+        tuple[str, ...], Key("tensorboard, wandb, mlflow: transformers' names.")
+    ] = ()
+
     def __post_init__(self) -> None:
         """Fill in the method's own defaults; check what types cannot say.
 

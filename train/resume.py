@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from adapters.errors import Unavailable
 from adapters.files import make_folder
 
-INDIFFERENT = frozenset({"save_steps"})
+INDIFFERENT = frozenset({"save_steps", "report_to"})
 """Recipe keys that do not reach the weights."""
 WHOLE = "whole.json"
 """What a checkpoint's folder holds once all else is there."""

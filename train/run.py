@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from adapters import __version__, bases
 from adapters.errors import MissingExtra, NotFound, Rejected, UsageError
-from adapters.files import CONFIG_FILE, RECEIPT_FILE, sha256_file
+from adapters.files import CARD_FILE, CONFIG_FILE, CURVE_FILE, RECEIPT_FILE, sha256_file
 from adapters.lint import rank_class
 from adapters.registry import Registry
 from adapters.types import Version, check_name
+from train import trackers
 from train.recipe import Recipe
 from train.resume import RunFolder, run_key
 from train.rows.files import dataset_files, fetch_dataset
@@ -139,6 +140,8 @@ def _plan(job: Job, registry: Registry) -> _Plan:
     dataset_files(path)
     registry.check_writable()
     _import("datasets")
+    _import("transformers")
+    trackers.check_trackers(job.recipe.report_to)
     from train.prepare import identify
     from train.replay import Replay
 
@@ -216,6 +219,7 @@ def load_tokenizer(base: Path) -> Any:
 
 
 def _prepare(plan: _Plan, tokenizer: Any, scratch: Path) -> Prepared:
+    from train.parity import check_parity
     from train.prepare import prepare
 
     shutil.rmtree(scratch, ignore_errors=True)
@@ -235,6 +239,14 @@ def _prepare(plan: _Plan, tokenizer: Any, scratch: Path) -> Prepared:
         )
     counts = {key: count for key, count in rows.receipt.as_json().items() if count}
     say(f"{rows.receipt.form}: " + ", ".join(f"{key} {count}" for key, count in counts.items()))
+    if parity := check_parity(rows.first, tokenizer, plan.base.path):
+        rows.lineage["parity"] = parity.as_json()
+        say(f"parity: {parity.rows} rows are the server's tokens too, up to {parity.stop_token}")
+        if options := parity.as_json()["chat_template_kwargs"]:
+            say(
+                "! This base thinks before it answers, and these rows do not. Requests must carry "
+                f"chat_template_kwargs {json.dumps(options)}; the version's card says so too."
+            )
     if plan.replay:
         mixed = rows.lineage["replay"]
         say(f"replay of {mixed['path']}: {mixed['train_rows']} rows, {mixed['eval_rows']} measure")
@@ -266,8 +278,9 @@ def _train(
     for package in _PACKAGES:
         _import(package)
     from train import loop
+    from train.panel import Panel
 
-    with _progress() as progress:
+    with trackers.named(plan.job.name, plan.key[:12]), Panel(f"training {plan.job.name}") as panel:
         return loop.train(
             plan.job.recipe,
             plan.base.path,
@@ -278,26 +291,8 @@ def _train(
             places=rows.places,
             retained=rows.retained,
             checkpoints=checkpoints,
-            progress=progress,
-            callbacks=callbacks,
+            callbacks=[panel, *callbacks],
         )
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, float], None]]:
-    """Show the steps on stderr: a bar on a terminal, ten lines elsewhere."""
-    from tqdm import tqdm
-
-    with tqdm(unit="step", desc="training", file=sys.stderr, disable=None, leave=False) as bar:
-
-        def show(step: int, steps: int, loss: float) -> None:
-            bar.total = steps
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            bar.update(step - bar.n)
-            if bar.disable and step * 10 // steps > (step - 1) * 10 // steps:
-                say(f"step {step} of {steps}, loss {loss:.3f}")
-
-        yield show
 
 
 def _publish(
@@ -315,10 +310,21 @@ def _publish(
     config["revision"] = None if base.model.local else base.model.revision
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     recipe = asdict(job.recipe)
+    options = dataset.get("parity", {}).get("chat_template_kwargs")
+    serving = {"chat_template_kwargs": options} if options else {}
     from adapters.card import card
 
-    text = card(job.name, base.model, recipe, dataset, metrics, rank_class(job.recipe.r))
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    text = card(
+        job.name,
+        base.model,
+        recipe,
+        dataset,
+        metrics,
+        rank_class(job.recipe.r),
+        serving=serving,
+        curve=(folder / CURVE_FILE).exists(),
+    )
+    (folder / CARD_FILE).write_text(text, encoding="utf-8")
     return registry.publish(
         job.name,
         folder,
@@ -328,6 +334,7 @@ def _publish(
         dataset=dataset,
         metrics=metrics,
         code=plan.code,
+        serving=serving,
         tags=job.tags,
         notes=job.notes,
     )
