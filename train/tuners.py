@@ -6,13 +6,26 @@ Sources: QLoRA (arXiv 2305.14314), LoRA (arXiv 2106.09685), rsLoRA (arXiv 2312.0
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as _CLASSIFIERS,
+)
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
 
 from adapters.errors import UsageError
 from train.recipe import ALL_LINEAR, Recipe
+
+REWARD_HEAD = "score"
+"""The head of transformers' decoder-only sequence classifiers; vLLM knows it by this name."""
 
 
 def compute_dtype(base: Path) -> torch.dtype:
@@ -25,17 +38,25 @@ def compute_dtype(base: Path) -> torch.dtype:
 
 
 def load_base(base: Path, recipe: Recipe, dtype: torch.dtype) -> PreTrainedModel:
-    """Load the frozen base; under `qlora` its linear layers are 4-bit (but for the head)."""
+    """Load the frozen base; under `qlora` its linear layers are 4-bit (but for the head).
+
+    For a reward model it has one output, by a head that no base has: it is drawn by the seed.
+
+    Raises:
+        UsageError: transformers has no sequence classifier of this base.
+    """
     quantised = recipe.tuner == "qlora"
-    model = AutoModelForCausalLM.from_pretrained(
+    model = _class(base, recipe).from_pretrained(
         base,
         dtype=dtype,
+        **({"num_labels": 1} if recipe.method == "reward" else {}),
         device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() else None,
         quantization_config=BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=[REWARD_HEAD] if recipe.method == "reward" else None,
         )
         if quantised
         else None,
@@ -49,6 +70,17 @@ def load_base(base: Path, recipe: Recipe, dtype: torch.dtype) -> PreTrainedModel
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = dtype == torch.bfloat16
     return model
+
+
+def _class(base: Path, recipe: Recipe) -> Any:
+    if recipe.method != "reward":
+        return AutoModelForCausalLM
+    if type(config := AutoConfig.from_pretrained(base)) not in _CLASSIFIERS:
+        raise UsageError(
+            f"transformers has no sequence classifier of a {config.model_type} base.",
+            fix="Train reward models on a Llama, Qwen or Mistral base.",
+        )
+    return AutoModelForSequenceClassification
 
 
 def attach(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
@@ -67,7 +99,8 @@ def attach(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
                 fix=f"--target-modules takes {ALL_LINEAR} or names out of {', '.join(linear)}.",
             )
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if recipe.method == "reward" else "CAUSAL_LM",
+        modules_to_save=[REWARD_HEAD] if recipe.method == "reward" else None,
         r=recipe.r,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,

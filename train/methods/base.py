@@ -34,7 +34,9 @@ class Method(Protocol):
     """Make the trainer of a run.
 
     Rows are counted, cut and rendered by the base's template already; a method that tokenises
-    them once more must come to the same lengths. All that learns is in float32, and stays so.
+    them once more must come to the same lengths (see `train.methods.rows`). All that learns is in
+    float32, and stays so. Where the method holds what learns to a reference, that is the base
+    with the adapter turned off, never a second copy (see `train.methods.reference`).
 
     Raises:
         UsageError: the recipe does not fit the method.
