@@ -1,7 +1,7 @@
 """Which modules of a base LoRA may change, and their sizes, from the base's config.json alone.
 
-Covers the dense decoders laid out as Llama is. Of any other architecture only the number of
-layers is known here; vLLM checks the rest when it loads.
+Covers the decoders laid out as Llama is, dense or with experts. Of any other architecture only
+the number of layers is known here; vLLM checks the rest when it loads.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adapters.errors import Rejected
+from adapters.mixtures import feed_forward
 
 EMBEDDINGS = ("embed_tokens", "lm_head")
 _LIKE_LLAMA: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("llama", "qwen3"), EMBEDDINGS),
-    **dict.fromkeys(("mistral", "qwen2", "gemma", "gemma2"), ()),
+    **dict.fromkeys(("llama", "qwen3", "qwen3_moe", "mixtral"), EMBEDDINGS),
+    **dict.fromkeys(("mistral", "qwen2", "qwen2_moe", "gemma", "gemma2"), ()),
 }
 """By `model_type`: on which of the embeddings vLLM serves LoRA (`embedding_modules`)."""
 _LAYER = re.compile(r"model\.layers\.(?P<layer>[0-9]{1,6})\.(?P<inner>.+)")
@@ -61,11 +62,10 @@ def sizes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     if not knows(config):
         return {}
     try:
-        inner = _layer_sizes(config)
         return {
             f"model.layers.{layer}.{name}": size
             for layer in range(config["num_hidden_layers"])
-            for name, size in inner.items()
+            for name, size in _layer_sizes(config, layer).items()
         } | _outer_sizes(config)
     except (KeyError, TypeError) as error:
         raise Rejected(
@@ -78,9 +78,9 @@ def every(config: Mapping[str, Any]) -> Iterator[str]:
     yield from sizes(config)
 
 
-def _layer_sizes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+def _layer_sizes(config: Mapping[str, Any], layer: int) -> dict[str, tuple[int, int]]:
     """Return (in, out) of each projection of one layer."""
-    hidden, intermediate = config["hidden_size"], config["intermediate_size"]
+    hidden = config["hidden_size"]
     heads = config["num_attention_heads"]
     head_dim = config.get("head_dim") or hidden // heads
     queries, keys = heads * head_dim, (config.get("num_key_value_heads") or heads) * head_dim
@@ -89,9 +89,7 @@ def _layer_sizes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
         "self_attn.k_proj": (hidden, keys),
         "self_attn.v_proj": (hidden, keys),
         "self_attn.o_proj": (queries, hidden),
-        "mlp.gate_proj": (hidden, intermediate),
-        "mlp.up_proj": (hidden, intermediate),
-        "mlp.down_proj": (intermediate, hidden),
+        **feed_forward(config, layer),
     }
 
 

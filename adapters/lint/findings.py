@@ -26,7 +26,7 @@ _CONSEQUENCES = {
     "pair": "vLLM would refuse it or fail in the middle of a request",
     "shape": "vLLM would refuse it, or scale it otherwise than it was trained",
     "base": "vLLM would refuse it, or drop or cut the tensor and serve wrong answers",
-    "experts": "vLLM has several layouts of experts and takes one for another",
+    "experts": "vLLM would refuse it, or serve other answers than PEFT",
     "copy": "vLLM would leave it out and PEFT load it over the base's: two different answers",
     "missing": "vLLM would serve the base's weights there without a word",
     "target": "PEFT would leave it out and vLLM would serve it: two different answers",

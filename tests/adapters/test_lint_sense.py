@@ -62,6 +62,20 @@ def test_the_cheap_part_reads_no_weights(make_adapter: MakeAdapter) -> None:
         ({"target_modules": r".*attn\.._proj"}, (), "target"),
         ({"target_modules": r".*1.*", "exclude_modules": r".*up.*"}, ("s.0.", "up_proj"), None),
         ({"exclude_modules": r".*\.1\..*"}, (), "target"),
+        ({"target_modules": [m for m in LINEAR if m != "up_proj"]}, (), "target"),
+        (
+            {
+                "target_modules": [m for m in LINEAR if m != "up_proj"],
+                "target_parameters": ["mlp.up_proj.weight"],
+            },
+            (),
+            None,
+        ),
+        (
+            {"target_modules": None, "target_parameters": [f"{m}.weight" for m in LINEAR]},
+            ("o_proj",),
+            "missing",
+        ),
     ],
 )
 def test_tensors_are_those_that_the_configuration_targets(
@@ -103,10 +117,10 @@ def test_values_that_vanish_in_the_type_that_they_are_cast_to(make_adapter: Make
 
 
 @pytest.mark.parametrize("module", ["mlp.experts.0.up_proj", "mlp.experts", "mlp.gate"])
-def test_experts_are_refused(make_adapter: MakeAdapter, module: str) -> None:
+def test_experts_of_an_unknown_base_are_refused(make_adapter: MakeAdapter, module: str) -> None:
     tensors = {key(module, "A"): ones(RANK, 32), key(module, "B"): ones(48, RANK)}
     folder = make_adapter(tensors=tensors, config={"target_modules": r".*"})
-    found = check_adapter(folder, {**LLAMA, "model_type": "qwen3_moe"}).findings
+    found = check_adapter(folder, {**LLAMA, "model_type": "olmoe"}).findings
     assert [finding.check for finding in found] == ["experts"]
 
 
@@ -155,6 +169,25 @@ def test_what_a_server_needs(
 
 
 EMBEDDING = "base_model.model.model.embed_tokens"
+
+
+@pytest.mark.parametrize("named", [["embed_tokens"], ["lm_head"], "embed_tokens"])
+@pytest.mark.parametrize(("asked", "tied"), [(True, True), (True, False), (False, True)])
+def test_tied_embeddings_are_both_adapted_where_that_was_asked_for(
+    make_adapter: MakeAdapter, named: object, asked: bool, tied: bool
+) -> None:
+    folder = make_adapter(
+        config={"target_modules": named, "ensure_weight_tying": asked},
+        tensors={
+            **dict.fromkeys(lora_tensors(0)),
+            f"{EMBEDDING}.lora_embedding_A": ones(RANK, 64),
+            f"{EMBEDDING}.lora_embedding_B": ones(32, RANK),
+            "base_model.model.lm_head.lora_A.weight": ones(RANK, 32),
+            "base_model.model.lm_head.lora_B.weight": ones(64, RANK),
+        },
+    )
+    found = check_adapter(folder, {**LLAMA, "tie_word_embeddings": tied}).findings
+    assert bool(found) != (asked and tied)
 
 
 @pytest.mark.parametrize(
