@@ -25,6 +25,7 @@ from pathlib import Path
 
 from adapters.errors import RegistryUnavailable
 from adapters.files import make_folder
+from adapters.types import versions_named
 
 _FOLDER = "leases"
 _SILENT_S = 120
@@ -52,6 +53,11 @@ class Lease:
     def holder(self) -> str:
         """Who it is, for messages."""
         return f"process {self.pid} on {self.host}"
+
+    @property
+    def versions(self) -> set[tuple[str, int]]:
+        """What it holds, by name and number."""
+        return versions_named(self.holds)
 
     def alive(self) -> bool:
         """Say whether the holder still runs, or may still run where that cannot be asked."""

@@ -7,7 +7,8 @@ through `Ref.parse`; nothing else ever reaches a path.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -118,6 +119,17 @@ class Ref:
         if self.number:
             return f"{self.name}@v{self.number}"
         return f"{self.name}@sha256:{self.digest}" if self.digest else self.name
+
+
+def versions_named(engine_names: Iterable[str]) -> set[tuple[str, int]]:
+    """Return the names and numbers of versions; what is no engine name stands for none."""
+    found = set()
+    for engine_name in engine_names:
+        with suppress(InvalidName):
+            ref = Ref.parse(engine_name)
+            if ref.number:
+                found.add((ref.name, ref.number))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

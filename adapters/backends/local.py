@@ -8,7 +8,7 @@
 
 A version appears by one rename of a staged and fsynced folder onto `vN`, which fails where
 `vN` exists: that rename is the claim. It is deleted by one rename too, of a fsynced tombstone
-into `vN`: so its number is never free, and the other files can go afterwards at any pace.
+into `vN`: so its number is never free, and the other files go with a later sweep.
 
 Readers take no lock. Writers of one adapter take `.lock` (flock, gone with the process) so that
 they need not race for the claim. A staging folder is flocked by its writer, and made and swept
@@ -24,9 +24,10 @@ import os
 import platform
 import re
 import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -111,7 +112,7 @@ class LocalBackend:
     ) -> Version:
         home = self._adapters / name
         with _translated(home, "write"):
-            self.sweep(name)
+            self._sweep_staging(name)
             with self._staging(name) as staged:
                 files = {path: copy_in(folder / path, staged / path) for path in paths}
                 with self.writing(name):
@@ -152,24 +153,30 @@ class LocalBackend:
             if not _is_version(str(version)):
                 self.open(name, number)  # says whether it ever was
             with self.writing(name), self._staging(name) as staged:
-                self.open(name, number)  # another writer may have been first
+                if not _is_version(str(version)):
+                    self.open(name, number)  # another writer was first
                 write_durably(staged / TOMBSTONE_FILE, tombstone)
                 version.chmod(0o755)
                 (staged / TOMBSTONE_FILE).rename(version / TOMBSTONE_FILE)  # deleted from here on
                 fsync_folder(version)
-                _finish(version)
         self._opened.pop(version, None)
 
-    def sweep(self, name: str) -> int:
-        home, freed = self._adapters / name, 0
+    def sweep(self, name: str, held: Collection[int] = ()) -> int:
+        home = self._adapters / name
         if not _exists(home):
             return 0
         with _translated(home, "write"), self.writing(name):
-            for left in home.glob(f"{_STAGING}*"):
-                freed += _discard_if_left(left)
-            for number in self._taken(name):
+            freed = self._sweep_staging(name)
+            for number in {*self._taken(name)} - {*held}:
                 freed += _finish(home / f"v{number}")
         return freed
+
+    def _sweep_staging(self, name: str) -> int:
+        home = self._adapters / name
+        if not _exists(home):
+            return 0
+        with self.writing(name):
+            return sum(_discard_if_left(left) for left in home.glob(f"{_STAGING}*"))
 
     def journals(self, name: str, kind: str) -> list[str]:
         folder = self._adapters / name / kind
@@ -305,18 +312,22 @@ def _discard_if_left(staged: Path) -> int:
 
 
 def _finish(version: Path) -> int:
-    """End what a kill cut short in a deletion; return the bytes that freed. Under the lock."""
+    """End a deletion; return how many bytes that freed. Under the lock.
+
+    A folder that can be written is one that a deletion has begun with and not ended.
+    """
+    mode = version.lstat().st_mode
+    if not stat.S_ISDIR(mode) or not mode & 0o222:
+        return 0
     freed = 0
     if (version / TOMBSTONE_FILE).exists():
         for left in version.iterdir():
             if left.name != TOMBSTONE_FILE:
-                version.chmod(0o755)
                 freed += left.lstat().st_size
                 left.unlink()
     elif not (version / MANIFEST_FILE).exists():
         return 0  # not ours
-    if version.stat().st_mode & 0o222:
-        version.chmod(0o555)
+    version.chmod(0o555)
     return freed
 
 

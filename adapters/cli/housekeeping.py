@@ -12,7 +12,7 @@ from adapters.errors import InvalidAdapter, UsageError
 from adapters.housekeeping import Housekeeping, Verdict
 from adapters.render import emit_json, table
 from adapters.retention import Retention, Usage
-from adapters.types import PRODUCTION
+from adapters.types import PRODUCTION, Ref
 
 VersionArgument = Annotated[str, typer.Argument(help="The version, e.g. support@v3.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Yes, delete for good.")]
@@ -79,11 +79,12 @@ def delete(
     """
     if not yes:
         raise UsageError(f"{ref} would be gone for good.", fix="Add --yes to delete it.")
-    version = Housekeeping.open(registry).delete(ref, reason=reason)
+    buried = Housekeeping.open(registry).delete(ref, reason=reason)
+    version = f"{Ref.parse(ref).name}@v{buried.version}"
     if json:
-        emit_json({"version": version.ref, "digest": version.manifest.digest, "reason": reason})
+        emit_json({"version": version, **buried.detail})
     else:
-        typer.echo(f"{version.ref} is deleted.")
+        typer.echo(f"{version} is deleted.")
 
 
 def gc(

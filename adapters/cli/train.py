@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from adapters.cli.registry import JsonOption, RegistryOption
+from adapters.cli.registry import JsonOption, RegistryOption, version_json
 from adapters.registry import Registry
 from adapters.render import emit_json
 
@@ -94,10 +94,6 @@ def train(
     job = Job(dataset, base, name, recipe, revision, tag or (), notes)
     version = run(job, Registry.open(registry))
     if json:
-        emit_json(version.manifest.as_json() | _where(version))
+        emit_json(version_json(version))
     else:
         typer.echo(f"{version.engine_name}\n{version.path}")
-
-
-def _where(version: Any) -> dict[str, str]:
-    return {"engine_name": version.engine_name, "path": str(version.path)}

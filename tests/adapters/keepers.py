@@ -42,7 +42,7 @@ def do(house: Retention, folder: Path, verb: str, number: int, alias: str) -> An
     if verb == "restore":
         return house.restore(ref).number
     if verb == "delete":
-        return house.delete(ref).number
+        return house.delete(ref).version
     if verb == "gc":
         return [usage.version for usage in house.collect(keep_last=number)]
     raise AssertionError(verb)

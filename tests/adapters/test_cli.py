@@ -79,7 +79,7 @@ def test_list(run: Run, registry: Registry, adapter_folder: Path) -> None:
     assert [row["version"] for row in run("list", "--json").json] == ["support@v2", "tone@v1"]
     rows = run("list", "--all", "--json").json
     assert [row["version"] for row in rows] == ["support@v1", "support@v2", "support@v3", "tone@v1"]
-    assert [row["aliases"] for row in rows] == [None, "production", None, None]
+    assert [row["aliases"] for row in rows] == [[], ["production"], [], []]
     assert rows[1]["eval_loss"] == 0.5
     assert [row["version"] for row in run("list", "tone", "--json").json] == ["tone@v1"]
     header, *lines = run("list", "support").out.splitlines()

@@ -48,6 +48,9 @@ class Kind(Protocol):
     def tear(self, place: Path, name: str, journal: str, torn: bytes) -> None:
         """Leave what a writer leaves that dies within a line."""
 
+    def spoil(self, place: Path, name: str, number: int) -> None:
+        """Make the manifest of a version one that cannot be read."""
+
 
 class Local:
     """A folder."""
@@ -61,6 +64,11 @@ class Local:
     def tear(self, place: Path, name: str, journal: str, torn: bytes) -> None:
         with (place / "adapters" / name / f"{journal}.jsonl").open("ab") as stream:
             stream.write(torn)
+
+    def spoil(self, place: Path, name: str, number: int) -> None:
+        manifest = place / "adapters" / name / f"v{number}" / "manifest.json"
+        manifest.chmod(0o644)
+        manifest.write_bytes(b"{")
 
 
 class OnHub:
@@ -81,6 +89,19 @@ class OnHub:
             commit_message="Update alias.json",
             revision=journal.rpartition("/")[2],
         )
+
+    def spoil(self, place: Path, name: str, number: int) -> None:
+        """Somebody edits the manifest on the Hub's pages, elsewhere, and moves the tag there."""
+        api, repo = HfApi(), f"{ORG}/{name}"
+        api.create_branch(repo, branch="edited", revision=f"v{number}")
+        spoiled = api.create_commit(
+            repo,
+            [CommitOperationAdd("manifest.json", b"{")],
+            commit_message="Update manifest.json",
+            revision="edited",
+        )
+        api.delete_tag(repo, tag=f"v{number}")
+        api.create_tag(repo, tag=f"v{number}", revision=spoiled.oid)
 
 
 KINDS: Mapping[str, Kind] = {"local": Local(), "hub": OnHub()}
