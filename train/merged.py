@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,7 @@ def deltas(folder: Path, base: Path) -> Iterator[tuple[str, Tensor]]:
     known, count = set(every(config)), 0
     with ExitStack() as files:
         originals = _originals(base, files)
-        merged = dict(_merged(folder, base).named_parameters())
-        if strange := sorted(merged.keys() - originals.keys()):
-            raise Rejected(f"{base} has no {strange[0]}.", fix="Name a whole base: --base B")
+        merged = _merged(folder, base, originals)
         for name in tqdm(
             list(merged),
             unit="tensor",
@@ -80,16 +78,13 @@ def deltas(folder: Path, base: Path) -> Iterator[tuple[str, Tensor]]:
             disable=None,
             leave=False,
         ):
-            after = merged.pop(name).data
+            after = merged.pop(name)
             before = originals[name].get_tensor(name).float()
             if torch.equal(after, before):
                 continue
             module = name.removesuffix(".weight")
             if module not in known or not name.startswith("model.layers."):
-                raise Rejected(
-                    f"{folder} changes {name}, which is not converted.",
-                    fix="Train a LoRA on projections.",
-                )
+                raise _not_converted(folder, name)
             if not after.isfinite().all():
                 raise Rejected(f"{folder} gives NaN or infinity in {module}.", fix="Train anew.")
             count += 1
@@ -107,19 +102,29 @@ def _originals(base: Path, files: ExitStack) -> dict[str, Any]:
     return {name: file for file in opened for name in file.keys()}  # noqa: SIM118
 
 
-def _merged(folder: Path, base: Path) -> torch.nn.Module:
-    """Return the base in float32 with the whole adapter merged into it."""
+def _not_converted(folder: Path, name: str) -> Rejected:
+    return Rejected(
+        f"{folder} changes {name}, which is not converted.", fix="Train a LoRA on projections."
+    )
+
+
+def _merged(folder: Path, base: Path, originals: Collection[str]) -> dict[str, Tensor]:
+    """Return the base's weights, float32, with the whole adapter merged into them.
+
+    Only those that the base's files hold by that name: the experts of a mixture are stacked on
+    loading. Of the others it is only made sure that they are as before.
+    """
     transformers.logging.disable_progress_bar()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tensors that lack, which is refused here
         model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        layout = {name: value.shape for name, value in model.named_parameters()}
+        before = _others(model, originals)
         try:
             peft = PeftModel.from_pretrained(model, folder)
             taken = set(get_peft_model_state_dict(peft, save_embedding_layers=False))
             with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
                 unknown = taken ^ set(file.keys())
-            merged: torch.nn.Module = peft.merge_and_unload()
+            merged = peft.merge_and_unload()
         except Exception as error:  # PEFT raises whatever its many methods do
             said = (str(error).splitlines() or [""])[0]
             raise Rejected(
@@ -130,6 +135,17 @@ def _merged(folder: Path, base: Path) -> torch.nn.Module:
             f"{folder} and its configuration do not agree on {min(unknown)}.",
             fix="Save it again with save_pretrained().",
         )
-    if {name: value.shape for name, value in merged.named_parameters()} != layout:
+    after = _others(merged, originals)
+    if before.keys() != after.keys():
         raise Rejected(f"{folder} changes the base's layout.", fix="Train a LoRA.")
-    return merged.requires_grad_(False)
+    if changed := sorted(name for name in before if before[name] != after[name]):
+        raise _not_converted(folder, changed[0])
+    return {n: value.data for n, value in merged.named_parameters() if n in originals}
+
+
+def _others(model: torch.nn.Module, originals: Collection[str]) -> dict[str, int | float]:
+    """Return, of each parameter by name, 0, or a hash where it is not among `originals`."""
+    return {
+        name: 0 if name in originals else torch.hash_tensor(value.data).view(torch.int64).item()
+        for name, value in model.named_parameters()
+    }

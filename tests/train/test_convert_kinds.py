@@ -14,7 +14,7 @@ from peft.utils.peft_types import PeftType
 from safetensors.torch import load_file, save_file
 
 from adapters.errors import Rejected
-from tests.e2e import lint_kinds
+from tests.e2e import lint_kinds, moe_kinds
 from train.convert import convert
 from train.merged import TYPES, WITHOUT_DELTA
 
@@ -103,3 +103,25 @@ def test_what_is_beside_the_projections_is_not_lost(tmp_path: Path) -> None:
     lint_kinds.saved(tmp_path / "from", config)
     with pytest.raises(Rejected):
         convert(tmp_path / "from", tmp_path / "to", lint_kinds.TINY)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral"])
+def test_on_a_mixture_of_experts(kind: str, tmp_path: Path) -> None:
+    """Whose experts are stacked on loading, and are compared all the same."""
+    moe_kinds.write_base(kind, tmp_path / "base")
+    config = peft.LoraConfig(task_type="CAUSAL_LM", use_dora=True, target_modules=["q_proj"])
+    answers = logits(lint_kinds.saved(tmp_path / "from", config, moe_kinds.base_model(kind)))
+    done = convert(tmp_path / "from", tmp_path / "to", tmp_path / "base", rank=64)
+    made = PeftModel.from_pretrained(moe_kinds.base_model(kind), tmp_path / "to")
+    torch.testing.assert_close(logits(made), answers, rtol=1e-4, atol=1e-3)
+    assert done.error < 1e-4
+
+
+def test_experts_that_were_trained_whole_are_refused(tmp_path: Path) -> None:
+    moe_kinds.write_base("qwen3_moe", tmp_path / "base")
+    config = peft.VeraConfig(
+        task_type="CAUSAL_LM", target_modules=["q_proj"], modules_to_save=["experts"]
+    )
+    lint_kinds.saved(tmp_path / "from", config, moe_kinds.base_model("qwen3_moe"))
+    with pytest.raises(Rejected, match="experts"):
+        convert(tmp_path / "from", tmp_path / "to", tmp_path / "base")
