@@ -415,10 +415,12 @@ class Registry(Reader):
 
 def _refuse_findings(report: Report, what: str) -> None:
     if report.findings:
-        listed = " ".join(f"{f.where}: {f.message}. {f.fix}" for f in report.findings[:5])
-        more = len(report.findings) - 5
-        also = f" And {more} more." if more > 0 else ""
-        raise InvalidAdapter(f"{what} cannot be served. {listed}{also}")
+        shown = report.findings[:5]
+        listed = " ".join(f"{f.where}: {f.message}." for f in shown)
+        more = len(report.findings) - len(shown)
+        also = f" And {more} more." if more else ""
+        fixes = " ".join(dict.fromkeys(f.fix for f in shown))
+        raise InvalidAdapter(f"{what} cannot be served. {listed}{also}", fix=fixes)
 
 
 def _check_current(alias: str, current: int | None, expected: int | None) -> None:

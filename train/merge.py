@@ -87,7 +87,10 @@ def merge(asked: Merge, registry: Registry, *, base: str | None = None) -> Versi
     }
     error = worst_error(merged, weighted, activations(found.path, list(merged)))
     if asked.method == "cat" and error > _EXACT_ERROR:
-        raise Rejected(f"The merger is off by {error:.2g}, so nothing was published.")
+        raise Rejected(
+            f"The merger is off by {error:.2g}, so nothing was published.",
+            fix="This should be exact: report it with the versions' recipes.",
+        )
     with tempfile.TemporaryDirectory(prefix="adapters-merge-") as folder:
         rank = write(merged, Path(folder), origin.name)
         recipe = {

@@ -77,7 +77,10 @@ class Cache:
     def _fetch_manifest(self, name: str, sha: str) -> bytes:
         sizes = self._calls.files(name, sha)
         if sizes.get(MANIFEST_FILE, 0) > MOST_MANIFEST_BYTES:
-            raise RegistryUnavailable(f"The manifest of {self._calls.repo(name)} is too large.")
+            raise RegistryUnavailable(
+                f"The manifest of {self._calls.repo(name)} at {sha[:12]} is too large.",
+                fix="Publish it again as a new version; do not edit adapters on the Hub's pages.",
+            )
         raw = self._calls.content(name, sha, MANIFEST_FILE)
         where = f"{self._calls.repo(name)} at {sha[:12]}"
         if raw is None:
