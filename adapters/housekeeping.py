@@ -86,7 +86,7 @@ class Housekeeping(Registry):
         with self._backend.writing(name):
             version = self._backend.open(name, number)
             _refuse(version.ref, self._users(name, number))
-            self._rule(name, STANDING, "retire", version=number, reason=reason)
+            self._withdraw(name, number, reason)
         return version
 
     def restore(self, ref: str, *, reason: str = "") -> Version:
@@ -201,8 +201,27 @@ class Housekeeping(Registry):
             if (name, number) in lease.versions
         ]
 
+    def _withdraw(self, name: str, number: int, reason: str) -> None:
+        """Retire a version that nothing led to a moment ago, or take that back.
+
+        Under the lock, or where there is none: then what was written meanwhile is seen here, and
+        whoever writes it from now on sees the ruling (`Registry._move`).
+        """
+        before = self.standings(name).get(number)
+        self._rule(name, STANDING, "retire", version=number, reason=reason)
+        if users := self._users(name, number):
+            if before is None:
+                self._rule(name, STANDING, "restore", version=number, reason="it is in use")
+            _refuse(f"{name}@v{number}", users)
+
     def _bury(self, name: str, number: int, reason: str) -> LogEntry:
-        """Delete a version that nobody holds; its bytes stay for `_free`. Under the lock."""
+        """Delete a version that nobody holds; its bytes stay for `_free`. Under the lock.
+
+        Raises:
+            Conflict: there is no lock, and something came to lead to it meanwhile.
+        """
+        if not self._backend.exclusive:
+            self._withdraw(name, number, reason or "about to be deleted")
         try:
             digest = self._backend.open(name, number).manifest.digest
         except RegistryUnavailable:  # damaged: nobody knows what it was

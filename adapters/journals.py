@@ -7,8 +7,8 @@ A line is plain JSON, the rest of the code sees types. Knows nothing of where li
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import TypeVar
+from dataclasses import asdict, replace
+from typing import Literal, TypeVar
 
 from adapters.backends import Line
 from adapters.errors import RegistryUnavailable
@@ -85,6 +85,22 @@ def promotions(moves: Sequence[AliasMove]) -> list[int | None]:
         elif not stack or stack[-1] != move.to_version:
             stack.append(move.to_version)
     return stack
+
+
+def undoing(move: AliasMove, time: str) -> AliasMove:
+    """Return the move that takes an alias back to where it was before `move`."""
+    action: Literal["promote", "rollback", "demote"] = "rollback"
+    if move.action == "rollback":
+        action = "demote" if move.from_version is None else "promote"
+    return replace(
+        move,
+        from_version=move.to_version,
+        to_version=move.from_version,
+        action=action,
+        steps=1 if action == "rollback" else 0,
+        time=time,
+        reason="its version was retired or deleted at that moment",
+    )
 
 
 def _as_move(line: Line) -> AliasMove:

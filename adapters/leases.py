@@ -6,8 +6,8 @@ A server replaces its file as a whole whenever what it has loaded changes and ab
 second, and removes it at its end. One that was killed leaves its file: on the same machine the
 lease ends with the process, which /proc knows by id and start time; for other machines, that
 cannot be asked, once it has not been renewed for a while. Deletion asks here
-(`adapters.housekeeping`); a registry that is not a folder has no leases, its servers run from
-copies of their own.
+(`adapters.housekeeping`). Servers from the Hub run from this machine's copies, and hold those: a
+deletion on the Hub sees the servers of the machine that it is asked on, and no others.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 
 from adapters.errors import RegistryUnavailable
 from adapters.files import make_folder
+from adapters.home import hub_cache
 from adapters.types import versions_named
 
 _FOLDER = "leases"
@@ -89,8 +90,6 @@ class Holding:
         Raises:
             RegistryUnavailable: the folder cannot be written.
         """
-        if self._folder is None:
-            return
         fields = asdict(self._lease) | {"renewed_at": time.time(), "holds": sorted(names)}
         try:
             with self._lock:
@@ -106,15 +105,16 @@ class Holding:
 
     def end(self) -> None:
         """Hold nothing any more."""
-        if self._folder is not None:
-            for name in (self._file, f".{self._file}"):
-                with suppress(OSError):
-                    (self._folder / name).unlink(missing_ok=True)
+        for name in (self._file, f".{self._file}"):
+            with suppress(OSError):
+                (self._folder / name).unlink(missing_ok=True)
 
 
-def folder_of(location: str) -> Path | None:
-    """Return where a registry's leases are; None for a registry that is not a folder."""
-    return None if "://" in location else Path(location) / _FOLDER
+def folder_of(location: str) -> Path:
+    """Return where a registry's leases are; on the Hub's they are in this machine's cache."""
+    if location.startswith("hf://"):
+        return hub_cache(location.removeprefix("hf://")) / f".{_FOLDER}"
+    return Path(location) / _FOLDER
 
 
 def leases(location: str) -> list[Lease]:
@@ -136,8 +136,6 @@ def sweep(location: str) -> None:
 
 def _read(location: str) -> list[tuple[Path, Lease]]:
     folder, found = folder_of(location), []
-    if folder is None:
-        return []
     for path in sorted(folder.glob("[!.]*.json")):
         try:
             fields = json.loads(path.read_bytes())

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from adapters import leases
-from adapters.errors import NotFound, UsageError
+from adapters.errors import Conflict, NotFound, UsageError
 from adapters.housekeeping import Housekeeping
 from adapters.journals import promotions
 from adapters.types import Version, versions_named
@@ -70,7 +70,7 @@ class Retention(Housekeeping):
         """
         gone, garbage = [], self.garbage(keep_last=keep_last)
         for version in garbage:
-            with self._backend.writing(version.name), suppress(NotFound):
+            with self._backend.writing(version.name), suppress(NotFound, Conflict):
                 if version.number not in self._held(version.name):
                     self._bury(version.name, version.number, f"gc, keeping the last {keep_last}")
                     gone.append(_usage(version))

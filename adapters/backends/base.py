@@ -28,6 +28,10 @@ class RegistryBackend(Protocol):
     def location(self) -> str:
         """What a person would type to name this registry."""
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether `writing` keeps other writers out. Where not, look again after writing."""
+
     def names(self) -> list[str]:
         """Return the adapters that have at least one version, sorted."""
 

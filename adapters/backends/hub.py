@@ -45,6 +45,7 @@ from adapters.backends.hub_journals import (
     MAIN,
     VERSION_TAG,
     Journals,
+    deleted_of,
     deletions,
     journal_of,
     message_of,
@@ -116,12 +117,18 @@ class HubBackend:
     def location(self) -> str:
         return f"hf://{self._org}"
 
+    @property
+    def exclusive(self) -> bool:
+        return False
+
     # -- versions -----------------------------------------------------------------------------
 
     def names(self) -> list[str]:
         now = time.monotonic()
         if now - self._listed[0] >= self._fresh_s:
             self._listed = now, [name for name in self._calls.repos() if is_name(name)]
+            if not self._listed[1]:
+                self._check_readable()
         names = self._listed[1]
         with ThreadPoolExecutor(8) as several:  # a call each: the list knows no tags
             return [
@@ -210,14 +217,16 @@ class HubBackend:
         self._forget(name)
 
     def sweep(self, name: str, held: Collection[int] = ()) -> int:
+        """Finish as the port says; the bytes that it frees are this machine's copies."""
         refs = self._calls.refs(name)
-        if refs is not None:
-            self._highest(name, refs)  # names a version whose writer was killed
-            for tag in refs.tags:
-                if tag.startswith(DELETED) and (left := tag.removeprefix(DELETED)) in refs.tags:
-                    self._calls.untag(name, left)
-            self._forget(name)
-        return self._cache.sweep(name)
+        if refs is None:
+            return self._cache.sweep(name)
+        self._highest(name, refs)  # names a version whose writer was killed
+        for tag in refs.tags:
+            if tag.startswith(DELETED) and (left := tag.removeprefix(DELETED)) in refs.tags:
+                self._calls.untag(name, left)
+        self._forget(name)
+        return self._cache.sweep(name, deleted_of(refs) - {*held})
 
     # -- journals -----------------------------------------------------------------------------
 
@@ -237,11 +246,9 @@ class HubBackend:
             self._forget(name)  # also after a conflict: the next look shows who was first
 
     def check_writable(self) -> None:
-        told = self._calls.persist("ask who you are", lambda _: self._calls.api.whoami())
-        names = {told.get("name"), *(org.get("name") for org in told.get("orgs", []))}
-        role = told.get("auth", {}).get("accessToken", {}).get("role")
-        if self._org not in names or role == "read":
-            why = "is for reading only" if role == "read" else f"is not of {self._org}"
+        member, role = self._membership()
+        if not member or role == "read":
+            why = "is for reading only" if member else f"is not of {self._org}"
             raise RegistryUnavailable(
                 f"Cannot write to {self.location}: the token {why}.",
                 fix="Log in with one that may: hf auth login",
@@ -256,6 +263,27 @@ class HubBackend:
         return nullcontext()
 
     # -- inside -------------------------------------------------------------------------------
+
+    def _membership(self) -> tuple[bool, str | None]:
+        """Say whether the token is of the organisation, and for what it is: read, write …"""
+        told = self._calls.persist("ask who you are", lambda _: self._calls.api.whoami())
+        names = {told.get("name"), *(org.get("name") for org in told.get("orgs", []))}
+        return self._org in names, told.get("auth", {}).get("accessToken", {}).get("role")
+
+    def _check_readable(self) -> None:
+        """Tell a registry that is empty from one whose repos are hidden: to the Hub both are."""
+        from huggingface_hub import get_token
+
+        if get_token() is None:
+            why = "there is no token"
+        elif not self._membership()[0]:
+            why = "the token is not of it"
+        else:
+            return
+        raise RegistryUnavailable(
+            f"Nothing is to be seen in {self.location}: {why}, and private repos are hidden.",
+            fix="Log in with a token that may read there: hf auth login",
+        )
 
     def _version(self, content: Manifest, sha: str) -> HubVersion:
         return HubVersion(content, sha, lambda: self._cache.folder(content.name, sha))

@@ -62,6 +62,10 @@ class LocalBackend:
     def location(self) -> str:
         return str(self.root)
 
+    @property
+    def exclusive(self) -> bool:
+        return True
+
     def names(self) -> list[str]:
         with _translated(self._adapters, "read"):
             folders = _entries(self._adapters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,13 @@ from adapters.render import emit_json, table
 from adapters.retention import Retention, Usage
 from adapters.types import PRODUCTION, Ref
 
+if TYPE_CHECKING:
+    from adapters.copies import Copies
+
 VersionArgument = Annotated[str, typer.Argument(help="The version, e.g. support@v3.")]
+CacheOption = Annotated[
+    bool, typer.Option("--cache", help="This machine's copies of the Hub's versions instead.")
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Yes, delete for good.")]
 
 
@@ -95,17 +101,20 @@ def gc(
         bool, typer.Option("--dry-run", help="Only show what would go; so without --yes.")
     ] = False,
     yes: YesOption = False,
+    cache: CacheOption = False,
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Delete versions that nobody holds, and what killed writers left.
 
     Kept: what aliases point at and one rollback brings back, running experiments' arms, what
-    servers have loaded, the last versions, and the parents of all these.
+    servers have loaded, the last versions, and the parents of all these. With --cache: copies of
+    the Hub's versions on this machine but the last and what its servers have loaded; they are
+    fetched again when they are needed.
 
     Example: adapters gc --keep-last 5 --yes
     """
-    opened, deleting = Retention.open(registry), yes and not dry_run
+    opened, deleting = _of(registry, cache), yes and not dry_run
     gone = opened.collect(keep_last=keep_last) if deleting else opened.plan(keep_last=keep_last)
     if json:
         emit_json({"deleted": deleting, "versions": [asdict(usage) for usage in gone]})
@@ -116,12 +125,14 @@ def gc(
     typer.echo(f"Deleted {total}." if deleting else f"Would delete {total}. Do it: --yes")
 
 
-def du(registry: RegistryOption = None, json: JsonOption = False) -> None:
+def du(
+    cache: CacheOption = False, registry: RegistryOption = None, json: JsonOption = False
+) -> None:
     """Show how many bytes each adapter and each version takes.
 
     Example: adapters du
     """
-    found = Retention.open(registry).usage()
+    found = _of(registry, cache).usage()
     names = sorted({usage.version.partition("@")[0] for usage in found})
     totals = {
         name: sum(u.size_bytes for u in found if u.version.partition("@")[0] == name)
@@ -150,6 +161,18 @@ def protect(
         emit_json({"alias": f"{name}@{alias}", "protected": not undo})
     else:
         typer.echo(f"{name}@{alias} {'moves freely' if undo else 'asks for --yes'} from now on.")
+
+
+def _of(registry: str | None, cache: bool) -> Retention | Copies:
+    if not cache:
+        return Retention.open(registry)
+    if registry:
+        raise UsageError(
+            f"The copies are this machine's, not of {registry}.", fix="Leave out --registry."
+        )
+    from adapters.copies import Copies
+
+    return Copies()
 
 
 def _line(verdict: Verdict) -> str:

@@ -29,7 +29,6 @@ from adapters.errors import (
 from adapters.files import differences
 from adapters.housekeeping import Housekeeping
 from adapters.registry import Registry
-from adapters.types import Ref
 from tests.conftest import BASE, MakeAdapter
 from tests.contract.registry_backends import JOURNAL, NAME, publish
 from tests.hub.faults import Fault
@@ -172,8 +171,7 @@ def test_a_keeper_that_is_killed_leaves_nothing_torn_on_the_hub(
     assert deleted <= buried
     assert titles()[1:] == [f"support@v{n}" for n in range(1, max(living) + 1)], "one commit each"
     assert [verdict.damage for verdict in house.examine() if verdict.damage] == []
-    for alias, number in house.aliases(NAME).items():
-        assert house._find(Ref(NAME, alias=alias)).number == number
+    assert set(house.aliases(NAME).values()) <= set(living)
 
 
 def test_of_two_who_create_the_repo_at_once_each_gets_a_number(

@@ -112,10 +112,11 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         Holding(str(tmp_path / "file")).renew([])
 
 
-def test_a_registry_that_is_no_folder_has_none() -> None:
-    holding = Holding("hf://org")
-    holding.renew(["a@v1+000000000000"])
-    holding.end()
+def test_what_is_held_of_a_registry_on_the_hub_is_said_on_this_machine() -> None:
+    with Holding("hf://org") as holding:
+        holding.renew(["a@v1+000000000000"])
+        assert [lease.holds for lease in leases("hf://org")] == [("a@v1+000000000000",)]
+        assert leases("hf://other") == []
     assert leases("hf://org") == []
 
 
