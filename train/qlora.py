@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -47,7 +47,8 @@ def train(
     The same recipe, rows and seed give the same weights on one machine.
 
     Raises:
-        UsageError: the recipe does not fit the base (a target module it does not have).
+        UsageError: the recipe does not fit the base (a target module it does not have, or one of
+            its experts).
     """
     set_seed(recipe.seed)
     # 1) The base, frozen: in NF4 with double quantisation, or as it is.
@@ -56,7 +57,7 @@ def train(
 
     # 2) The adapter: W + lora_alpha / r · B A, with A (r, in) and B (out, r) the only weights
     #    that learn.
-    model = get_peft_model(model, _lora(recipe, model))
+    model = _adapted(model, recipe)
 
     # 3) The run.
     trainer = SFTTrainer(
@@ -118,22 +119,38 @@ def load_base(base: Path, recipe: Recipe, dtype: torch.dtype) -> PreTrainedModel
     return model
 
 
+def _adapted(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
+    """Put the factors on; refused is what PEFT would train and vLLM not serve."""
+    fix = f"--target-modules {ALL_LINEAR} takes what can be trained and served."
+    try:
+        adapted = get_peft_model(model, _lora(recipe, model))
+    except ValueError as error:
+        raise UsageError(f"PEFT does not take these target modules: {error}", fix=fix) from error
+    if adapted.peft_config["default"].target_parameters:
+        raise UsageError("vLLM does not serve experts that PEFT trains as one.", fix=fix)
+    return adapted
+
+
 def _lora(recipe: Recipe, model: PreTrainedModel) -> LoraConfig:
     targets = recipe.target_modules
+    linear = [name for name, module in model.named_modules() if hasattr(module, "in_features")]
     if not isinstance(targets, str):
-        named = {name.rpartition(".")[2]: module for name, module in model.named_modules()}
-        linear = sorted(name for name, module in named.items() if hasattr(module, "in_features"))
-        if unknown := sorted(set(targets) - named.keys()):
+        named = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+        if unknown := sorted(set(targets) - named):
+            known = sorted({name.rpartition(".")[2] for name in linear})
             raise UsageError(
                 f"This base has no module {', '.join(unknown)}.",
-                fix=f"--target-modules takes {ALL_LINEAR} or names out of {', '.join(linear)}.",
+                fix=f"--target-modules takes {ALL_LINEAR} or names out of {', '.join(known)}.",
             )
+    elif any(name.endswith(".experts") for name, _ in model.named_modules()):
+        # Of a mixture PEFT would take the experts too, in a layout that vLLM does not serve.
+        targets = tuple({name.rpartition(".")[2] for name in linear if "attn" in name})
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=recipe.r,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=targets if isinstance(targets, str) else sorted(targets),
         use_rslora=recipe.use_rslora,
     )
 

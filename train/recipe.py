@@ -41,7 +41,10 @@ class Recipe:
     """How a run trains. Sources: `peft.LoraConfig`, `trl.SFTConfig`, `BitsAndBytesConfig`."""
 
     method: Literal["qlora", "lora"] = "qlora"
-    """`qlora`: the base in NF4 with double quantisation (arXiv 2305.14314). `lora`: as it is."""
+    """`qlora`: the base in NF4 with double quantisation (arXiv 2305.14314). `lora`: as it is.
+
+    Of a mixture bitsandbytes leaves the experts as they are: little memory is saved.
+    """
 
     # The dataset's columns
     prompt_column: str | None = None
@@ -54,7 +57,7 @@ class Recipe:
     lora_alpha: float = 32
     lora_dropout: float = 0.0
     target_modules: str | tuple[str, ...] = ALL_LINEAR
-    """`all-linear` (all but the head), or the modules' names."""
+    """`all-linear` (all but the head; of a mixture of experts the attention), or modules' names."""
     use_rslora: bool = False
 
     # The run (trl.SFTConfig)

@@ -72,7 +72,7 @@ def base_model(model_type: str, **changes: Any) -> PreTrainedModel:
 def write_base(model_type: str, folder: Path) -> None:
     """Save a base, with the tokenizer of `tiny`."""
     base_model(model_type).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(TINY / name, folder)
 
 
