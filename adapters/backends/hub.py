@@ -62,6 +62,9 @@ _TOMBSTONES = "tombstones"
 FRESH_S = 10.0
 """So long a process trusts what it last saw of a repo: servers look four times a second, and the
 Hub counts calls. What the process itself writes it sees at once."""
+ADAPTERS_A_LOOK = 16
+"""With more adapters than this it is trusted longer in proportion: a look is a call for each, and
+the Hub allows 1000 in five minutes, of which a server then takes half."""
 
 
 class HubVersion(Version):
@@ -125,12 +128,14 @@ class HubBackend:
 
     def names(self) -> list[str]:
         now = time.monotonic()
-        if now - self._listed[0] >= self._fresh_s:
-            self._listed = now, [name for name in self._calls.repos() if is_name(name)]
+        if now - self._listed[0] >= self._trusted_s:
+            repos = self._calls.repos(MANIFEST_FILE)
+            self._listed = now, [name for name in repos if is_name(name)]
             if not self._listed[1]:
                 self._check_readable()
         names = self._listed[1]
-        with ThreadPoolExecutor(8) as several:  # a call each: the list knows no tags
+        # A call each, which whoever lists versions or aliases needs anyway: the list has no tags.
+        with ThreadPoolExecutor(8) as several:
             return [
                 n for n, has in zip(names, several.map(self.numbers, names), strict=True) if has
             ]
@@ -288,10 +293,15 @@ class HubBackend:
     def _version(self, content: Manifest, sha: str) -> HubVersion:
         return HubVersion(content, sha, lambda: self._cache.folder(content.name, sha))
 
+    @property
+    def _trusted_s(self) -> float:
+        """How long what was seen is trusted: longer where a look costs very many calls."""
+        return self._fresh_s * max(1.0, len(self._listed[1]) / ADAPTERS_A_LOOK)
+
     def _refs(self, name: str) -> Refs | None:
-        """Return a repo's refs as they were `fresh_s` ago at the earliest."""
+        """Return a repo's refs as they were `_trusted_s` ago at the earliest."""
         now, seen = time.monotonic(), self._seen.get(name)
-        if seen is None or now - seen[0] >= self._fresh_s:
+        if seen is None or now - seen[0] >= self._trusted_s:
             seen = self._seen[name] = now, self._calls.refs(name)
         return seen[1]
 

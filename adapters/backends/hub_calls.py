@@ -118,12 +118,21 @@ class Calls:
 
     # -- reading; each repeats itself ----------------------------------------------------------
 
-    def repos(self) -> list[str]:
-        """Return the names of the organisation's repos that the token may see."""
+    def repos(self, holding: str) -> list[str]:
+        """Return the names of the organisation's repos that the token may see.
+
+        Left out are those without a file `holding` on main, at no further call: a thousand repos
+        are one.
+        """
         found = self.persist(
-            f"list the repos of {self.org}", lambda _: list(self.api.list_models(author=self.org))
+            f"list the repos of {self.org}",
+            lambda _: list(self.api.list_models(author=self.org, expand=["siblings"])),
         )
-        return sorted(model.id.partition("/")[2] for model in found)
+        return sorted(
+            model.id.partition("/")[2]
+            for model in found
+            if model.siblings is None or holding in [file.rfilename for file in model.siblings]
+        )
 
     def refs(self, name: str) -> Refs | None:
         """Return branches and tags; None where there is no such repo, or none we may see."""

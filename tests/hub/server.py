@@ -217,6 +217,8 @@ class _Call(BaseHTTPRequestHandler):
         seen = [r for r in self.hub.repos.values() if not r.private or self._may(write=False)]
         mine = [r for r in seen if author is None or r.id.partition("/")[0] == author]
         listed = [{"_id": r.id, "id": r.id, "modelId": r.id, "private": r.private} for r in mine]
+        if self.query.get("expand") == "siblings":  # then nothing but what was asked for
+            listed = [{"_id": r.id, "id": r.id, "siblings": _siblings(r)} for r in mine]
         return self._page(listed)
 
     def repo_info(self, repo_id: str, revision: str = "main") -> object:
@@ -377,6 +379,10 @@ class _Call(BaseHTTPRequestHandler):
         if branch == "main" or repo.branches.pop(branch, None) is None:
             raise Refused(403 if branch == "main" else 404, f"Cannot delete {branch}")
         return {}
+
+
+def _siblings(repo: Repo) -> list[dict[str, str]]:
+    return [{"rfilename": path} for path in repo.at("main").files]
 
 
 def _ref(kind: str, name: str, sha: str) -> dict[str, str]:
