@@ -77,7 +77,7 @@ def check_adapter(
     weights = folder / WEIGHTS_FILE
     tensors = read_header(weights)
     base, unfit = Base(base_config, base_path), set[str]()
-    said = [*check_config(config), *check_identity(config, base_id), *check_known(base)]
+    said = [*check_config(config), *check_identity(config, base_id, base_path), *check_known(base)]
     if config.get("peft_type") == "LORA" and MODULE_FIELDS.isdisjoint(f.where for f in said):
         clock = Clock()
         if not base.tied:

@@ -33,12 +33,13 @@ _CONSEQUENCES = {
     "value": "vLLM would serve garbage, to requests for other adapters too",
     "zero": "vLLM would serve the base's answers under the adapter's name",
     "identity": "vLLM would serve it on weights that it was not trained on",
+    "revision": "its weights may not be those that it was trained on",
     "tokenizer": "the server uses the base's, so prompts may differ from those in training",
     "unchecked": "vLLM drops modules that it does not know and serves the base's weights there",
 }
 
 
-WARNINGS = frozenset({"tokenizer", "unchecked"})
+WARNINGS = frozenset({"revision", "tokenizer", "unchecked"})
 """The checks that do not keep an adapter from being served."""
 
 

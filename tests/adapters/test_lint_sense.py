@@ -147,6 +147,28 @@ def test_the_base_it_names(
     assert [finding.check for finding in found] == (["identity"] if refused else [])
 
 
+@pytest.mark.parametrize(
+    ("config", "base", "warned"),
+    [
+        ({"revision": "a" * 40}, f"/c/models--x--y/snapshots/{'b' * 40}", True),
+        ({"revision": "a" * 40}, f"/c/models--x--y/snapshots/{'a' * 40}", False),
+        ({"revision": "a" * 40}, "/srv/bases/y", False),
+        ({"revision": "main"}, f"/c/models--x--y/snapshots/{'b' * 40}", False),
+        (
+            {"base_model_name_or_path": f"/d/models--x--y/snapshots/{'a' * 40}"},
+            f"/c/models--x--y/snapshots/{'b' * 40}",
+            True,
+        ),
+    ],
+)
+def test_another_commit_of_the_base_is_a_warning(
+    make_adapter: MakeAdapter, config: Mapping[str, Any], base: str, warned: bool
+) -> None:
+    report = check_adapter(make_adapter(config=config), LLAMA, base_id="x/y", base_path=Path(base))
+    assert report.findings == ()
+    assert [warning.where for warning in report.warnings] == ["revision"] * warned
+
+
 def test_another_tokenizer_is_a_warning(adapter_folder: Path, tmp_path: Path) -> None:
     for name, same in (("tokenizer.json", True), ("chat_template.jinja", False)):
         (tmp_path / name).write_text(name)
