@@ -15,10 +15,35 @@ from adapters.mixtures import feed_forward
 
 EMBEDDINGS = ("embed_tokens", "lm_head")
 _LIKE_LLAMA: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("llama", "qwen3", "qwen3_moe", "mixtral"), EMBEDDINGS),
-    **dict.fromkeys(("mistral", "qwen2", "qwen2_moe", "gemma", "gemma2"), ()),
+    **dict.fromkeys(("llama", "qwen3", "granite", "ernie4_5", "hyperclovax"), EMBEDDINGS),
+    **dict.fromkeys(("phi3", "nemotron", "apertus", "qwen3_moe", "mixtral"), EMBEDDINGS),
+    **dict.fromkeys(("cohere", "cohere2", "olmo2", "olmo3", "smollm3"), EMBEDDINGS[:1]),
+    **dict.fromkeys(("seed_oss", "hunyuan_v1_dense", "arcee", "glm"), EMBEDDINGS[:1]),
+    "starcoder2": EMBEDDINGS[:1],
+    **dict.fromkeys(("mistral", "ministral3", "qwen2", "qwen2_moe", "glm4"), ()),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), ()),
 }
-"""By `model_type`: on which of the embeddings vLLM serves LoRA (`embedding_modules`)."""
+"""By `model_type`: on which of the embeddings vLLM serves LoRA (`embedding_modules`).
+
+Each dense one was tried on vLLM 0.32 with random weights: LoRA on every projection alone and on
+all of them answered as PEFT does, on these embeddings too, and on others was refused.
+"""
+_GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
+_JOINED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "phi3": {
+        "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "mlp.gate_up_proj": _GATE_UP,
+    },
+    "glm": {"mlp.gate_up_proj": _GATE_UP},
+    "glm4": {"": _GATE_UP},  # one in transformers, two to vLLM's LoRA: it refuses either
+    **{key: {"": _GATE_UP[:1]} for key in ("nemotron", "apertus", "arcee")},
+    "starcoder2": {
+        "": _GATE_UP[:1],
+        "mlp.c_fc": ("mlp.up_proj",),
+        "mlp.c_proj": ("mlp.down_proj",),
+    },
+}
+"""By `model_type`: what it calls projections or joins of them; under "" those it does not have."""
 _LAYER = re.compile(r"model\.layers\.(?P<layer>[0-9]{1,6})\.(?P<inner>.+)")
 
 
@@ -84,13 +109,18 @@ def _layer_sizes(config: Mapping[str, Any], layer: int) -> dict[str, tuple[int, 
     heads = config["num_attention_heads"]
     head_dim = config.get("head_dim") or hidden // heads
     queries, keys = heads * head_dim, (config.get("num_key_value_heads") or heads) * head_dim
-    return {
+    found = {
         "self_attn.q_proj": (hidden, queries),
         "self_attn.k_proj": (hidden, keys),
         "self_attn.v_proj": (hidden, keys),
         "self_attn.o_proj": (queries, hidden),
         **feed_forward(config, layer),
     }
+    for name, parts in _JOINED.get(config["model_type"], {}).items():
+        joined = [found.pop(part) for part in parts]
+        if name:
+            found[name] = (joined[0][0], sum(size_out for _, size_out in joined))
+    return found
 
 
 def _outer_sizes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
