@@ -22,7 +22,7 @@ from tests.conftest import BASE, MakeAdapter
 from tests.hub.faults import Fault
 from tests.hub.server import ORG, Hub
 
-EVERY = int(os.environ.get("EVERY", "5"))
+EVERY = int(os.environ.get("EVERY", "8"))
 ARMS = [Arm("v1", 1, 50), Arm("v3", 3, 50)]
 VERBS: dict[str, Callable[[Retention, str], object]] = {
     "promote": lambda house, name: house.promote(f"{name}@v1"),
