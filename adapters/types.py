@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,7 +208,7 @@ class Manifest:
         """Read what `as_json` wrote.
 
         Raises:
-            TypeError, KeyError: not a manifest, or of a later schema.
+            TypeError, KeyError, ValueError: not a manifest, or of a later schema.
         """
         known = dict(content)
         if known.get("schema") != MANIFEST_SCHEMA:
@@ -216,7 +217,25 @@ class Manifest:
         known["base"] = BaseModel(**content["base"])
         known["parents"] = tuple(content["parents"])
         known["tags"] = tuple(content["tags"])
-        return cls(**known)
+        manifest = cls(**known)
+        _check_kinds(manifest)
+        return manifest
+
+
+def _check_kinds(manifest: Manifest) -> None:
+    """Refuse a manifest that somebody else wrote, or wrote over."""
+    texts = [manifest.name, manifest.digest, manifest.publish_id, manifest.notes]
+    texts += [*manifest.parents, *manifest.tags, *asdict(manifest.base).values()]
+    texts += [*manifest.files, *(file.sha256 for file in manifest.files.values())]
+    numbers = [manifest.version, *(file.size_bytes for file in manifest.files.values())]
+    kinds = ("peft", "recipe", "dataset", "metrics", "code", "lint", "serving")
+    mappings = [getattr(manifest, kind) for kind in kinds]
+    for found, kind in ((texts, str), (numbers, int), (mappings, dict)):
+        if wrong := [each for each in found if type(each) is not kind]:
+            raise TypeError(f"{str(wrong[0])[:40]!r} is no {kind.__name__}")
+    if not all(isinstance(value, int | float) for value in manifest.metrics.values()):
+        raise TypeError("a metric is no number")
+    datetime.fromisoformat(manifest.created_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from adapters.backends.base import Line
-from adapters.backends.encoding import encoded
+from adapters.backends.encoding import MOST_DOCUMENT_BYTES, encoded
 from adapters.errors import Conflict, NotFound, RegistryUnavailable
-from adapters.files import MANIFEST_FILE, copy_in, fsync_folder, make_folder, write_durably
+from adapters.files import (
+    MANIFEST_FILE,
+    copy_in,
+    fsync_folder,
+    make_folder,
+    open_plain,
+    read_up_to,
+    write_durably,
+)
 from adapters.types import File, Manifest, Version, is_name
 
 _STAGING = ".staging-"
@@ -44,6 +52,8 @@ _HOST = re.sub(r"[^A-Za-z0-9.]", "_", platform.node())[:64]
 _STALE_STAGING_S = 24 * 3600
 """For staging folders of other machines, whose locks may not be seen from here."""
 _LOCK_TIMEOUT_S = 60
+_MOST_JOURNAL_BYTES = 64 << 20
+"""Some 300,000 lines; what is larger is none of ours."""
 TOMBSTONE_FILE = "tombstone.json"
 _VERSION_FOLDER = re.compile(r"v([1-9][0-9]{0,8})")
 _JOURNAL_SUFFIX = ".jsonl"
@@ -99,7 +109,11 @@ class LocalBackend:
             )
         if path not in self._opened:
             with _translated(path, "read"), _understood(path / MANIFEST_FILE):
-                content = Manifest.from_json(json.loads((path / MANIFEST_FILE).read_bytes()))
+                if path.is_symlink():
+                    raise ValueError("its folder is a link")
+                with open_plain(path / MANIFEST_FILE) as stream:
+                    read = json.loads(read_up_to(stream, MOST_DOCUMENT_BYTES))
+                content = Manifest.from_json(read)
                 if (content.name, content.version) != (name, number):
                     raise ValueError(f"it is that of {content.name}@v{content.version}")
                 self._opened[path] = Version(content, path)
@@ -156,6 +170,10 @@ class LocalBackend:
         with _translated(version, "write"):
             if not _is_version(str(version)):
                 self.open(name, number)  # says whether it ever was
+            if version.is_symlink():
+                raise RegistryUnavailable(
+                    f"{version} is a link, not a version's folder.", fix=f"Remove it: rm {version}"
+                )
             with self.writing(name), self._staging(name) as staged:
                 if not _is_version(str(version)):
                     self.open(name, number)  # another writer was first
@@ -193,7 +211,7 @@ class LocalBackend:
         path = self._journal(name, journal)
         with _translated(path, "read"), _understood(path):
             try:
-                stream = path.open("rb")
+                stream = open_plain(path)
             except FileNotFoundError:
                 return []
             with stream:  # servers look four times a second: read again only what has changed
@@ -201,7 +219,8 @@ class LocalBackend:
                 mark = (status.st_ino, status.st_size, status.st_mtime_ns)
                 known = self._journals.get(path)
                 if known is None or known[0] != mark:
-                    complete, _, _ = stream.read().rpartition(b"\n")
+                    content = read_up_to(stream, _MOST_JOURNAL_BYTES)
+                    complete, _, _ = content.rpartition(b"\n")
                     known = mark, [json.loads(line) for line in complete.split(b"\n") if line]
                     self._journals[path] = known
         return list(known[1])
@@ -213,7 +232,7 @@ class LocalBackend:
             if expect is not None and len(self.read(name, journal)) != expect:
                 raise Conflict(f"{name}: {journal} changed meanwhile.", fix="Look, and try again.")
             make_folder(path.parent)
-            with path.open("a+b") as stream:
+            with open_plain(path, "a+b") as stream:
                 stream.seek(0)
                 whole = stream.read().rpartition(b"\n")
                 stream.truncate(len(whole[0]) + len(whole[1]))  # a line cut short by a crash
