@@ -223,6 +223,8 @@ class Cache:
             staged.chmod(0o755)
             if not target.is_dir():
                 raise
+        else:
+            self._checked.add(target)
         fsync_folder(target.parent)
 
 

@@ -22,7 +22,7 @@ from tests.conftest import BASE, MakeAdapter
 from tests.hub.faults import Fault
 from tests.hub.server import ORG, Hub
 
-EVERY = int(os.environ.get("EVERY", "8"))
+EVERY = int(os.environ.get("EVERY", "3"))
 ARMS = [Arm("v1", 1, 50), Arm("v3", 3, 50)]
 VERBS: dict[str, Callable[[Retention, str], object]] = {
     "promote": lambda house, name: house.promote(f"{name}@v1"),
@@ -84,9 +84,10 @@ def test_nothing_leads_to_what_is_taken_away_at_the_same_moment(
             return
         done[verb] += 1
 
+    prepare(folder, name)
+    prepared = hub.repos[f"{ORG}/{name}"]
     for step in count(1, EVERY):
-        hub.repos.clear()
-        prepare(folder, name)
+        hub.repos[f"{ORG}/{name}"] = prepared.copied()
         house, calls = new_house()
         rival, _ = new_house()
         came = between(calls, step, lambda rival=rival: attempt(second, rival, name))
