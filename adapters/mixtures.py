@@ -37,7 +37,8 @@ def feed_forward(config: Mapping[str, Any], layer: int) -> Sizes:
         inner = config["moe_intermediate_size"]
         return _experts("mlp", count, hidden, inner) if mixed else {}
     if kind == "qwen2_moe" and mixed:
-        return _gated("mlp.shared_expert", hidden, config["shared_expert_intermediate_size"])
+        shared = _gated("mlp.shared_expert", hidden, config["shared_expert_intermediate_size"])
+        return {**shared, "mlp.gate": (hidden, config["num_experts"])}
     return _gated("mlp", hidden, config["intermediate_size"])
 
 

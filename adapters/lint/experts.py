@@ -41,15 +41,18 @@ def targets(config: Mapping[str, Any], base: Base, clock: Clock) -> Callable[[st
     Raises:
         InvalidAdapter: the configuration's expressions take too long.
     """
-    plain = Targets(config, clock)
+    plain, named = Targets(config, clock), config.get("target_modules") or []
+    parameters = config.get("target_parameters") or []
     if not _rewrites(base):
-        return plain
-    named = config["target_modules"]
+        if not base.proven:
+            return plain
+        routed = Targets({"target_parameters": parameters}, clock)  # a router's weight, not itself
+        return lambda module: (routed if module.endswith(".mlp.gate") else plain)(module)
     if isinstance(named, str):
         fused = {_INDEX.sub(".experts.", _as_now(module)) for module in base.sizes}
         named = sorted({_last(module) for module in filter(plain, fused)})
         plain = Targets({**config, "target_modules": named}, clock)
-    names = {_last(name) for name in named}
+    names = {_last(name.removesuffix(".weight")) for name in (*named, *parameters)}
     return lambda module: _last(module) in names if _MIXED.fullmatch(module) else plain(module)
 
 

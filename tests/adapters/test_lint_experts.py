@@ -48,6 +48,7 @@ MIXTRAL = {
     **experts("layers.1.block_sparse_moe", "w1 w3 w2", 48),
 }
 ROUTERS = {f"layers.{layer}.block_sparse_moe.gate": (32, 2) for layer in range(2)}
+ROUTER = {"layers.1.mlp.gate": (32, 2)}
 FUSED = {"layers.1.mlp.experts.base_layer": (32, 32), "layers.1.mlp.experts": (16, 32)}
 PERCEPTRON = {
     "layers.0.mlp.gate_proj": (32, 48),
@@ -85,6 +86,7 @@ def lint(folder: Path, base: str, sizes: Mapping[str, tuple[int, int]], **fields
         ("qwen3_moe", {**QUERIES, **QWEN}, {"target_modules": r".*(q|gate|up|down)_proj"}),
         ("mixtral", {**QUERIES, **MIXTRAL, **ROUTERS}, {}),
         ("qwen2_moe", {**QUERIES, **PERCEPTRON, **SHARED}, {}),
+        ("qwen2_moe", ROUTER, {"target_modules": [], "target_parameters": ["gate.weight"]}),
     ],
 )
 def test_what_is_served(
@@ -99,8 +101,8 @@ def test_what_is_served(
     ("base", "sizes", "fields", "said"),
     [
         ("qwen3_moe", {**QUERIES, **FUSED}, {}, "one pair for all experts"),
-        ("qwen3_moe", {"layers.1.mlp.gate": (32, 2)}, {}, "router"),
-        ("mixtral", {"layers.1.mlp.gate": (32, 2)}, {}, "router"),
+        ("qwen3_moe", ROUTER, {}, "router"),
+        ("mixtral", ROUTER, {}, "router"),
         ("qwen2_moe", {"layers.1.mlp.shared_expert_gate": (32, 1)}, {}, "router"),
         ("qwen2_moe", {**QWEN, **PERCEPTRON, **SHARED}, {}, "not known to take"),
         ("qwen3_moe", {**QWEN, **PERCEPTRON}, {}, "dense layer"),

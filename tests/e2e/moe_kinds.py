@@ -160,7 +160,8 @@ def stripped(write: Write, *parts: str, **fields: Any) -> Write:
         write(model_type, folder)
         path = folder / "adapter_model.safetensors"
         tensors = load_file(path)
-        without(*parts)(tensors)
+        if parts:
+            without(*parts)(tensors)
         save_file(tensors, path, metadata={"format": "pt"})
         config = json.loads((folder / "adapter_config.json").read_text())
         (folder / "adapter_config.json").write_text(json.dumps({**config, **fields}))
@@ -220,6 +221,7 @@ MIXTRAL: Mapping[str, Write] = {
     **COMMON,
     "router": lora(target_parameters=["gate.weight"]),
     "router of old": single(without(".experts."), others=_ROUTERS, target_modules=["q_proj", "v_proj", "gate"]),  # noqa: E501
+    "router of old by parameter": single(without(".experts."), others=_ROUTERS, target_modules=["q_proj", "v_proj"], target_parameters=["gate.weight"]),  # noqa: E501
     "router of old with alpha_pattern": single(others=_ROUTERS, alpha_pattern={"gate": 40}),
     "experts and router": single(others=_ROUTERS),
     "experts with alpha_pattern for w2": single(alpha_pattern={"w2": 3}),
@@ -229,6 +231,8 @@ MIXTRAL: Mapping[str, Write] = {
 QWEN2: Mapping[str, Write] = {
     **COMMON,
     "router": lora(target_parameters=["gate.weight"]),
+    "router alone": lora(target_modules=[], target_parameters=["gate.weight"]),
+    "router as a module": stripped(lora(target_parameters=["gate.weight"]), target_modules=[*ATTENTION, "gate"], target_parameters=None),  # noqa: E501
     "shared expert": lora(target_modules=["q_proj", *(f"shared_expert.{n}" for n in _PROJECTIONS)]),
     "shared expert's up_proj alone": lora(target_modules=["shared_expert.up_proj"]),
     "shared expert and dense layers": lora(target_modules=["q_proj", *_PROJECTIONS]),
@@ -241,5 +245,3 @@ KINDS: Mapping[str, Mapping[str, Write]] = {
     "mixtral": MIXTRAL,
     "qwen2_moe": QWEN2,
 }
-STRICTER = {("qwen2_moe", "router")}
-"""Served as PEFT does, and refused all the same: `target_parameters` are read for no base."""

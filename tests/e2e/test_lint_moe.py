@@ -90,7 +90,7 @@ def outcomes(place: Path, model_type: str) -> dict[str, Outcome]:
         child.kill()
     raw = json.loads(answer.read_text())
     assert said
-    assert raw[""]["tokens"] == said, "the engine and transformers do not agree on the base"
+    assert Answers(**raw[""]).near(said), "the engine and transformers do not agree on the base"
     found = {}
     for kind, folder in folders.items():
         report = check_folder(folder, config, base_path=base)
@@ -108,5 +108,4 @@ def outcomes(place: Path, model_type: str) -> dict[str, Outcome]:
 def test_lint_says_what_the_engine_does(place: Path, model_type: str, kind: str) -> None:
     found = outcomes(place, model_type)[kind]
     print(f"{model_type} | {kind} | {found}")
-    servable = not found.lint or (model_type, kind) in moe_kinds.STRICTER
-    assert servable == found.served, f"lint: {found}"
+    assert (not found.lint) == found.served, f"lint: {found}"
