@@ -26,7 +26,8 @@ _LIKE_LLAMA: Mapping[str, tuple[str, ...]] = {
 """By `model_type`: on which of the embeddings vLLM serves LoRA (`embedding_modules`).
 
 Each dense one was tried on vLLM 0.32 with random weights: LoRA on every projection alone and on
-all of them answered as PEFT does, on these embeddings too, and on others was refused.
+all of them answered as PEFT does, on these embeddings too, and on others was refused. (Of gemma2
+every projection alone; on all together its greedy tokens part from those of transformers.)
 """
 _GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 _JOINED: Mapping[str, Mapping[str, tuple[str, ...]]] = {

@@ -13,6 +13,7 @@ from typing import Any
 
 from adapters.files import sha256_file
 from adapters.lint.findings import Finding
+from adapters.lint.tokens import differing
 
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/", re.ASCII)
@@ -51,14 +52,23 @@ def check_identity(
 
 
 def check_tokenizer(folder: Path, base: Path) -> Iterator[Finding]:
-    """Find tokenizer and chat template files that are not the base's; vLLM uses the base's."""
+    """Find a tokenizer or chat template that gives other tokens; vLLM uses the base's.
+
+    Where files are not the same byte by byte, a few texts and conversations tell.
+    """
     for name in _TOKENIZER_FILES:
-        if not (folder / name).is_file() or (folder / name).is_symlink():
+        mine, theirs = folder / name, base / name
+        if not mine.is_file() or mine.is_symlink():
             continue
-        if not (base / name).is_file() or sha256_file(folder / name) != sha256_file(base / name):
-            yield Finding(
-                "tokenizer", name, "differs from the base's", "Train with the base's own."
-            )
+        message = "differs from the base's"
+        if theirs.is_file():
+            if sha256_file(mine) == sha256_file(theirs):
+                continue
+            where = differing(mine, theirs) if mine.suffix != ".model" else ""
+            if where is None:
+                continue
+            message += f", first for {where[:80]!r}" if where else ""
+        yield Finding("tokenizer", name, message, "Train with the base's own.")
 
 
 def _commit(text: object) -> str:

@@ -169,15 +169,6 @@ def test_another_commit_of_the_base_is_a_warning(
     assert [warning.where for warning in report.warnings] == ["revision"] * warned
 
 
-def test_another_tokenizer_is_a_warning(adapter_folder: Path, tmp_path: Path) -> None:
-    for name, same in (("tokenizer.json", True), ("chat_template.jinja", False)):
-        (tmp_path / name).write_text(name)
-        (adapter_folder / name).write_text(name if same else "another")
-    report = check_adapter(adapter_folder, LLAMA, base_path=tmp_path)
-    assert report.findings == ()
-    assert [warning.where for warning in report.warnings] == ["chat_template.jinja"]
-
-
 @pytest.mark.parametrize(
     ("change", "rank", "matched"), [({}, 4, 14), ({"num_hidden_layers": 1}, 4, 7)]
 )
