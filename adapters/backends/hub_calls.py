@@ -111,9 +111,16 @@ class Calls:
         raise AssertionError("unreachable")
 
     def _pause_s(self, turn: int, error: Exception) -> float:
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+            parse_ratelimit_headers,
+        )
+
         longest = min(LONGEST_PAUSE_S, self._first_pause_s * 2.0 ** min(turn, 16))
-        asked = str(getattr(getattr(error, "response", None), "headers", {}).get("Retry-After"))
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        asked, limit = str(headers.get("Retry-After")), parse_ratelimit_headers(headers)
         least = float(asked) if re.fullmatch(r"\d+(\.\d+)?", asked) else 0.0
+        if limit and not limit.remaining:
+            least = max(least, limit.reset_in_seconds)
         return min(least, self._patience_s) + random.uniform(0.1, 1) * longest
 
     # -- reading; each repeats itself ----------------------------------------------------------

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
@@ -233,6 +234,16 @@ def test_the_hub_out_of_reach_is_said_so_in_time(hub: Hub, adapter_folder: Path)
     hub.faults.add(Fault("status", "POST", "/commit/", 1000, status=412))
     with pytest.raises(Conflict, match="other writers were first"):
         new_backend(patience_s=0.1).append("tone", JOURNAL, {})
+
+
+def test_the_hubs_limit_is_waited_for_once(backend: HubBackend, hub: Hub) -> None:
+    hub.faults.add(Fault("status", "GET", "/support/refs", status=429, reset_s=1))
+    began = time.monotonic()
+    assert backend.numbers(NAME) == []
+    assert 1 <= time.monotonic() - began < 5
+    assert [request for request in hub.requests if "refs" in request] == [
+        f"GET /api/models/{REPO}/refs"
+    ] * 2
 
 
 # -- aliases and other tools ------------------------------------------------------------------

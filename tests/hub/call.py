@@ -48,6 +48,8 @@ class Call(BaseHTTPRequestHandler):
             return self._hang_up()
         if fault and fault.kind == "status":
             after = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
+            if fault.reset_s is not None:
+                after["RateLimit"] = f'"api";r=0;t={fault.reset_s}'
             return self._answer(fault.status, {"error": f"Injected {fault.status}"}, after)
         try:
             with self.hub.lock:
