@@ -7,12 +7,13 @@ What garbage is, is `adapters.retention`'s to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from adapters.errors import Conflict, InvalidAdapter, NotFound, RegistryUnavailable, UsageError
 from adapters.journals import LOG, entry_line
+from adapters.labels import LABELS, Labels
 from adapters.leases import leases
 from adapters.registry import Registry
 from adapters.standing import PROTECTION, STANDING
@@ -100,6 +101,39 @@ class Housekeeping(Registry):
         if number in self.standings(name):
             self._rule(name, STANDING, "restore", version=number, reason=reason)
         return version
+
+    def label(
+        self,
+        ref: str,
+        *,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        notes: str | None = None,
+    ) -> Labels:
+        """Change the tags or the notes of a version; what was published stays as it is.
+
+        `notes`: None leaves them. Returns what stands now; a call that changes nothing is not
+        written down.
+
+        Raises:
+            InvalidName, NotFound: no such version.
+            UsageError: `ref` names no version by number or digest, or a tag is empty.
+            Conflict: where there are no locks, somebody else changes labels at this moment.
+        """
+        name, number = self._exactly(ref)
+        if not all(tag.strip() for tag in add):
+            raise UsageError("A tag cannot be empty.", fix="Write e.g. --add lang=de.")
+        with self._backend.writing(name):
+            lines = len(self._backend.read(name, LABELS))
+            before = self.labels(self._backend.open(name, number))
+            kept = [tag for tag in before.tags if tag not in remove]
+            tags = tuple(dict.fromkeys([*kept, *add]))
+            after = Labels(tags, before.notes if notes is None else notes)
+            if after != before:
+                entry = self._entry("label", version=number, tags=list(tags), notes=after.notes)
+                self._backend.append(name, LABELS, entry_line(entry), expect=lines)
+                self._backend.append(name, LOG, entry_line(entry))
+        return after
 
     def delete(self, ref: str, *, reason: str = "") -> LogEntry:
         """Delete a version for good. A tombstone stays; its number is never used again.

@@ -15,6 +15,7 @@ from adapters.backends import RegistryBackend, backend_for
 from adapters.errors import InvalidAdapter, NotFound, RegistryUnavailable, UsageError, nearest
 from adapters.files import differences, digest
 from adapters.journals import LOG, aliases_journal, read_entry, read_move, read_phase
+from adapters.labels import LABELS, Labels, changed, labels_of
 from adapters.standing import PROTECTION, STANDING, Standing, protected, standings
 from adapters.types import (
     LATEST,
@@ -120,6 +121,10 @@ class Reader:
     def standings(self, name: str) -> dict[int, Standing]:
         """Return the retired and quarantined versions of an adapter, by number."""
         return standings(self._rulings(name, STANDING))
+
+    def labels(self, version: Version) -> Labels:
+        """Return the tags and notes of a version as they are now."""
+        return labels_of(version, changed(self._rulings(version.name, LABELS)))
 
     def protected(self, name: str) -> list[str]:
         """Return the aliases of an adapter that move only where it is confirmed, sorted."""

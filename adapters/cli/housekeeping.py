@@ -72,6 +72,32 @@ def retire(
         typer.echo(f"{version.ref} is {'served again' if undo else 'retired'}.")
 
 
+def tag(
+    ref: VersionArgument,
+    add: Annotated[
+        list[str] | None, typer.Option(help="A tag, e.g. lang=de; may be repeated.")
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
+    notes: Annotated[str | None, typer.Option(help="Free text in place of what is there.")] = None,
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Change a version's tags and notes; they stand beside it, the version stays as it is.
+
+    Example: adapters tag support@v3 --add lang=de --remove draft
+    """
+    if not add and not remove and notes is None:
+        raise UsageError("What is to be changed?", fix="Say --add, --remove or --notes.")
+    opened = Housekeeping.open(registry)
+    labels = opened.label(ref, add=add or (), remove=remove or (), notes=notes)
+    if json:
+        emit_json({"version": ref, **asdict(labels)})
+    else:
+        typer.echo(f"{ref}: {', '.join(labels.tags) or 'no tags'}")
+        if labels.notes:
+            typer.echo(labels.notes)
+
+
 def delete(
     ref: VersionArgument,
     yes: YesOption = False,

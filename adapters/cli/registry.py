@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from adapters.errors import RegistryUnavailable, UsageError
+from adapters.labels import Labels
 from adapters.reading import Damaged
 from adapters.registry import Registry
 from adapters.render import emit_json, table
@@ -58,7 +59,16 @@ def list_(
     surveys = [opened.survey(n, whole=whole) for n in ([name] if name else opened.names())]
     every = [version for versions, _ in surveys for version in versions]
     damaged = [each for _, unreadable in surveys for each in unreadable]
-    found = order(select(every, base=base, tags=tag or (), conditions=conditions), sort)
+    found = order(
+        select(
+            every,
+            base=base,
+            tags=tag or (),
+            tags_of=lambda version: opened.labels(version).tags,
+            conditions=conditions,
+        ),
+        sort,
+    )
     columns = ["eval_loss", *(condition.metric for condition in conditions)]
     rows = [_row(opened, version, columns) for version in found]
     rows += [_row(opened, each, columns) for each in damaged]
@@ -87,9 +97,9 @@ def show(
     version = opened.resolve(ref)
     standing = opened.standings(version.name).get(version.number)
     if json:
-        emit_json(version_json(version, standing))
+        emit_json(version_json(version, standing) | asdict(opened.labels(version)))
     else:
-        typer.echo(_card(version, standing))
+        typer.echo(_card(version, standing, opened.labels(version)))
 
 
 def promote(
@@ -219,6 +229,7 @@ def _row(registry: Registry, found: Version | Damaged, metrics: list[str]) -> di
         "aliases": aliases,
         "standing": standing.state if standing else None,
         "damaged": manifest is None,
+        "tags": list(registry.labels(found).tags) if isinstance(found, Version) else [],
         "base": manifest and manifest.base.id,
         "r": manifest and manifest.peft.get("r"),
         **{name: _rounded(measured.get(name)) for name in dict.fromkeys(metrics)},
@@ -238,7 +249,7 @@ def _rows(rows: list[dict[str, Any]]) -> str:
         }
         for row in rows
     ]
-    columns = [column for column in rows[0] if column != "damaged"]
+    columns = [column for column in rows[0] if column not in ("damaged", "tags")]
     return table(columns, [[row[column] for column in columns] for row in shown])
 
 
@@ -246,7 +257,7 @@ def _why(entry: LogEntry) -> object:
     return entry.detail.get("reason") or None
 
 
-def _card(version: Version, standing: Standing | None) -> str:
+def _card(version: Version, standing: Standing | None, labels: Labels) -> str:
     manifest = version.manifest
     facts: list[tuple[str, object]] = [
         ("version", version.engine_name),
@@ -258,8 +269,8 @@ def _card(version: Version, standing: Standing | None) -> str:
         ("dataset", ", ".join(f"{k}={v}" for k, v in manifest.dataset.items())),
         ("recipe", ", ".join(f"{k}={v}" for k, v in manifest.recipe.items() if v is not None)),
         ("metrics", ", ".join(f"{k}={_rounded(v)}" for k, v in manifest.metrics.items())),
-        ("tags", ", ".join(manifest.tags)),
-        ("notes", manifest.notes),
+        ("tags", ", ".join(labels.tags)),
+        ("notes", labels.notes),
         ("parents", ", ".join(manifest.parents) or None),
         ("lint", "passed" if manifest.lint.get("passed") else "failed"),
         ("size", f"{sum(f.size_bytes for f in manifest.files.values()) / 1e6:.1f} MB"),

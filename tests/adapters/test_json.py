@@ -111,6 +111,7 @@ LINES = {
     "rollback": ["rollback support"],
     "retire": ["retire support@v3 --reason old", "retire support@v3 --undo"],
     "delete": ["delete support@v3 --yes --reason rows"],
+    "tag": ["tag support@v3 --add lang=de --notes fine", "show support@v3", "list"],
     "protect": ["protect support", "protect support --undo"],
     "gc": ["gc --keep-last 0", "gc --keep-last 0 --yes"],
     "push": ["push support@v1 {place}/other", "push support@v1 {place}/other --dry-run"],
