@@ -202,7 +202,7 @@ def test_many_threads_publish_one_name(backend: RegistryBackend, adapter_folder:
 def test_a_killed_writer_leaves_a_whole_version_or_none(
     backend: RegistryBackend, kind: str, place: Path, adapter_folder: Path
 ) -> None:
-    kills = 30
+    kills = 20
     done = told(start("kill", kind, place, adapter_folder, kills))
     numbers = backend.numbers(NAME)
     assert numbers == list(range(1, len(numbers) + 1)), "a kill uses up no number"
@@ -307,7 +307,7 @@ def test_a_killed_deletion_leaves_a_whole_version_or_none(
     backend: RegistryBackend, kind: str, place: Path, adapter_folder: Path
 ) -> None:
     """KILLS=200 in the environment asks for more instants."""
-    kills = int(os.environ.get("KILLS", "30"))
+    kills = int(os.environ.get("KILLS", "20"))
     done = told(start("kill_deleting", kind, place, adapter_folder, kills))
     assert done["torn"] == []
     assert len(set(done["published"])) == len(done["published"]), "no number comes twice"
