@@ -24,11 +24,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from adapters.errors import RegistryUnavailable
-from adapters.files import make_folder
+from adapters.files import make_folder, open_plain, read_up_to
 from adapters.home import hub_cache
 from adapters.types import versions_named
 
 _FOLDER = "leases"
+_MOST_BYTES = 4 << 20
 _SILENT_S = 120
 """How long a server of another machine may be silent: longer than any pause but a dead one's."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -138,11 +139,15 @@ def _read(location: str) -> list[tuple[Path, Lease]]:
     folder, found = folder_of(location), []
     for path in sorted(folder.glob("[!.]*.json")):
         try:
-            fields = json.loads(path.read_bytes())
-            found.append((path, Lease(**{**fields, "holds": tuple(fields["holds"])})))
+            with open_plain(path) as stream:
+                fields = json.loads(read_up_to(stream, _MOST_BYTES))
+            holds = tuple(fields["holds"])
+            if not all(isinstance(name, str) for name in holds):
+                raise TypeError("it holds what is no name")
+            found.append((path, Lease(**{**fields, "holds": holds})))
         except FileNotFoundError:
             continue  # its server ended just now
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise RegistryUnavailable(
                 f"The lease {path} cannot be understood: {error}.",
                 fix="Remove the file if its server does not run any more.",

@@ -106,6 +106,21 @@ def test_a_lease_that_is_none_is_said(place: str, content: str) -> None:
         leases(place)
 
 
+def test_a_hostile_lease_is_said_at_once(place: str, change: Callable[..., None]) -> None:
+    Holding(place).renew([])
+    (path,) = (Path(place) / "leases").glob("*.json")
+    change(holds=[7])
+    for hostile in (
+        lambda: None,
+        lambda: os.truncate(path, 10 << 30),
+        lambda: (path.unlink(), os.mkfifo(path)),
+        lambda: (path.unlink(), path.symlink_to("/dev/zero")),
+    ):
+        hostile()
+        with pytest.raises(RegistryUnavailable, match="Remove the file if its server"):
+            leases(place)
+
+
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RegistryUnavailable, match="Cannot write a lease"):
