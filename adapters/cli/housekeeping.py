@@ -90,10 +90,11 @@ def tag(
         raise UsageError("What is to be changed?", fix="Say --add, --remove or --notes.")
     opened = Housekeeping.open(registry)
     labels = opened.label(ref, add=add or (), remove=remove or (), notes=notes)
+    version = opened.resolve(ref).ref  # however it was named
     if json:
-        emit_json({"version": ref, **asdict(labels)})
+        emit_json({"version": version, **asdict(labels)})
     else:
-        typer.echo(f"{ref}: {', '.join(labels.tags) or 'no tags'}")
+        typer.echo(f"{version}: {', '.join(labels.tags) or 'no tags'}")
         if labels.notes:
             typer.echo(labels.notes)
 
