@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import InvalidAdapter
@@ -60,6 +60,7 @@ def test_targets_are_those_of_peft(config: Mapping[str, Any]) -> None:
     assert {m: ours(m) for m in MODULES} == {m: theirs(m) for m in MODULES}
 
 
+@settings(deadline=None)  # the first example imports PEFT
 @given(
     st.dictionaries(
         st.sampled_from(
