@@ -316,7 +316,9 @@ def test_a_killed_deletion_leaves_a_whole_version_or_none(
     assert set(left) & set(done["deleted"]) == set(), "what was said to be deleted stays so"
     assert len(left) <= kills
     number = publish(backend, adapter_folder)
-    assert number > max([0, *done["published"], *left]), "no number of a deleted version comes again"
+    assert number > max([0, *done["published"], *left]), (
+        "no number of a deleted version comes again"
+    )
     backend.sweep(NAME)
     whole = backend.numbers(NAME)
     assert set(whole) >= {*left, number}
