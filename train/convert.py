@@ -232,7 +232,7 @@ def _check_kind(config: Mapping[str, Any], kinds: Collection[str]) -> None:
         raise Rejected(f"{kind} of Megatron is not converted.", fix="Train it without Megatron.")
     if kind not in kinds:
         reason = merged.WITHOUT_DELTA.get(kind, "is not converted this way")
-        raise Rejected(f"{kind} {reason}.", fix=f"Train one of {', '.join(sorted(kinds))}.")
+        raise Rejected(f"{kind} {reason}.", fix="Train a LoRA.")
     if config.get("init_lora_weights") == "loftq":
         raise Rejected(
             "LoftQ was trained on a quantised base: against this one, ΔW has all of the "
