@@ -5,11 +5,13 @@ Does not know what is in them (`adapters.lint` does) nor where they go (`adapter
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from adapters.errors import InvalidAdapter
 from adapters.types import File
@@ -132,6 +134,32 @@ def copy_in(source: Path, target: Path) -> File:
         writer.flush()
         seal(writer.fileno())
     return File(sha256.hexdigest(), size)
+
+
+def open_plain(path: Path, mode: str = "rb") -> BinaryIO:
+    """Open a plain file in binary; follows no link and waits at no pipe.
+
+    Raises:
+        OSError: it is a link or no plain file, or cannot be opened.
+    """
+    never = os.O_NOFOLLOW | os.O_NONBLOCK
+    stream = open(path, mode, opener=lambda name, flags: os.open(name, flags | never, 0o666))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "It is not a plain file", str(path))
+    return cast(BinaryIO, stream)
+
+
+def read_up_to(stream: BinaryIO, most_bytes: int) -> bytes:
+    """Read an open file as a whole.
+
+    Raises:
+        ValueError: it is larger than `most_bytes`; then nothing is read.
+    """
+    size = os.fstat(stream.fileno()).st_size
+    if size > most_bytes:
+        raise ValueError(f"it has {size:,} bytes, and {most_bytes:,} is the most")
+    return stream.read()
 
 
 def write_durably(target: Path, content: bytes) -> None:

@@ -7,15 +7,17 @@ What garbage is, is `adapters.retention`'s to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from adapters.errors import Conflict, InvalidAdapter, NotFound, RegistryUnavailable, UsageError
 from adapters.journals import LOG, entry_line
+from adapters.labels import LABELS, Labels
 from adapters.leases import leases
 from adapters.registry import Registry
 from adapters.standing import PROTECTION, STANDING
-from adapters.types import Ref, Version, check_alias
+from adapters.types import LogEntry, Ref, Version, check_alias
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,11 @@ class Housekeeping(Registry):
             Conflict: an alias points at it or a running experiment uses it; the message names
                 each, the fix says how to let go.
         """
-        version = self._exactly(ref)
-        with self._backend.writing(version.name):
-            self._backend.open(version.name, version.number)
-            _refuse(version, self._users(version.name, version.number))
-            self._rule(version.name, STANDING, "retire", version=version.number, reason=reason)
+        name, number = self._exactly(ref)
+        with self._backend.writing(name):
+            version = self._backend.open(name, number)
+            _refuse(version.ref, self._users(name, number))
+            self._withdraw(name, number, reason)
         return version
 
     def restore(self, ref: str, *, reason: str = "") -> Version:
@@ -94,27 +96,64 @@ class Housekeeping(Registry):
         Raises:
             InvalidName, NotFound, UsageError: as `retire`.
         """
-        version = self._exactly(ref)
-        if version.number in self.standings(version.name):
-            self._rule(version.name, STANDING, "restore", version=version.number, reason=reason)
+        name, number = self._exactly(ref)
+        version = self._backend.open(name, number)
+        if number in self.standings(name):
+            self._rule(name, STANDING, "restore", version=number, reason=reason)
         return version
 
-    def delete(self, ref: str, *, reason: str = "") -> Version:
+    def label(
+        self,
+        ref: str,
+        *,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        notes: str | None = None,
+    ) -> Labels:
+        """Change the tags or the notes of a version; what was published stays as it is.
+
+        `notes`: None leaves them. Returns what stands now; a call that changes nothing is not
+        written down.
+
+        Raises:
+            InvalidName, NotFound: no such version.
+            UsageError: `ref` names no version by number or digest, or a tag is empty.
+            Conflict: where there are no locks, somebody else changes labels at this moment.
+        """
+        name, number = self._exactly(ref)
+        if not all(tag.strip() for tag in add):
+            raise UsageError("A tag cannot be empty.", fix="Write e.g. --add lang=de.")
+        with self._backend.writing(name):
+            lines = len(self._backend.read(name, LABELS))
+            before = self.labels(self._backend.open(name, number))
+            kept = [tag for tag in before.tags if tag not in remove]
+            tags = tuple(dict.fromkeys([*kept, *add]))
+            after = Labels(tags, before.notes if notes is None else notes)
+            if after != before:
+                entry = self._entry("label", version=number, tags=list(tags), notes=after.notes)
+                self._backend.append(name, LABELS, entry_line(entry), expect=lines)
+                self._backend.append(name, LOG, entry_line(entry))
+        return after
+
+    def delete(self, ref: str, *, reason: str = "") -> LogEntry:
         """Delete a version for good. A tombstone stays; its number is never used again.
 
-        Atomic: at every instant, also after a kill, it is there as a whole or deleted.
+        Atomic: at every instant, also after a kill, it is there as a whole or deleted. One whose
+        manifest cannot be read can be deleted, too. Returns what the tombstone says.
 
         Raises:
             InvalidName, NotFound, UsageError: as `retire`.
             Conflict: an alias, a running experiment or a running server holds it; the message
                 names each, the fix says how to let go.
         """
-        version = self._exactly(ref)
-        with self._backend.writing(version.name):
-            holders = [*self._users(version.name, version.number), *self._servers(version)]
-            _refuse(version, holders)
-            self._bury(version, reason)
-        return version
+        name, number = self._exactly(ref)
+        with self._backend.writing(name):
+            holders = [*self._users(name, number), *self._servers(name, number)]
+            _refuse(f"{name}@v{number}", holders)
+            buried = self._bury(name, number, reason)
+        with suppress(RegistryUnavailable):  # it is deleted; the next gc frees its bytes
+            self._free(name)
+        return buried
 
     def protect(self, name: str, alias: str) -> None:
         """Have `promote`, `demote` and `rollback` of an alias ask for a word more from now on.
@@ -145,7 +184,7 @@ class Housekeeping(Registry):
                 yield from ((name, number) for number in self._backend.numbers(name))
         else:
             parsed = Ref.parse(ref)
-            yield parsed.name, parsed.number or self._find(parsed).number
+            yield parsed.name, self.number(parsed)
 
     def _damage(self, name: str, number: int) -> str:
         try:
@@ -157,16 +196,19 @@ class Housekeeping(Registry):
             return f"{error.filename}: {error.strerror}"
         return ""
 
-    def _exactly(self, ref: str) -> Version:
+    def _exactly(self, ref: str) -> tuple[str, int]:
+        """Return the name and number of a version that is there, readable or not."""
         parsed = Ref.parse(ref)
-        version = self._find(parsed)
+        number = self.number(parsed)
         if not parsed.number and not parsed.digest:
             remove = f" To remove the alias: adapters demote {parsed}" if parsed.alias else ""
             raise UsageError(
                 f"{ref} may mean another version tomorrow.",
-                fix=f"Name the version, e.g. {version.ref}.{remove}",
+                fix=f"Name the version, e.g. {parsed.name}@v{number}.{remove}",
             )
-        return version
+        if number not in self._backend.numbers(parsed.name):
+            self._backend.open(parsed.name, number)  # says whether it ever was
+        return parsed.name, number
 
     def _users(self, name: str, number: int) -> list[Holder]:
         """Return what in the registry itself leads to a version."""
@@ -185,24 +227,53 @@ class Housekeeping(Registry):
             found.append(Holder(f"the experiment {phase.experiment} runs with it", fix))
         return found
 
-    def _servers(self, version: Version) -> list[Holder]:
-        fix = f"Retire it: adapters retire {version.ref}. Servers let go once its requests end."
+    def _servers(self, name: str, number: int) -> list[Holder]:
+        fix = f"Retire it: adapters retire {name}@v{number}. Servers let go once its requests end."
         return [
             Holder(f"a server ({lease.holder}) has it loaded", fix)
             for lease in leases(self.location)
-            if version.engine_name in lease.holds
+            if (name, number) in lease.versions
         ]
 
-    def _bury(self, version: Version, reason: str) -> None:
-        """Delete a version that nobody holds. Under the lock."""
-        entry = self._entry(
-            "delete",
-            version=version.number,
-            digest=version.manifest.digest,
-            reason=reason,
-        )
-        self._backend.delete(version.name, version.number, entry_line(entry))
-        self._backend.append(version.name, LOG, entry_line(entry))
+    def _withdraw(self, name: str, number: int, reason: str) -> None:
+        """Retire a version that nothing led to a moment ago, or take that back.
+
+        Under the lock, or where there is none: then what was written meanwhile is seen here, and
+        whoever writes it from now on sees the ruling (`Registry._move`).
+        """
+        before = self.standings(name).get(number)
+        self._rule(name, STANDING, "retire", version=number, reason=reason)
+        if users := self._users(name, number):
+            if before is None:
+                self._rule(name, STANDING, "restore", version=number, reason="it is in use")
+            _refuse(f"{name}@v{number}", users)
+
+    def _bury(self, name: str, number: int, reason: str) -> LogEntry:
+        """Delete a version that nobody holds; its bytes stay for `_free`. Under the lock.
+
+        Raises:
+            Conflict: there is no lock, and something came to lead to it meanwhile.
+        """
+        if not self._backend.exclusive:
+            self._withdraw(name, number, reason or "about to be deleted")
+        try:
+            digest = self._backend.open(name, number).manifest.digest
+        except RegistryUnavailable:  # damaged: nobody knows what it was
+            digest = None
+        entry = self._entry("delete", version=number, digest=digest, reason=reason)
+        self._backend.delete(name, number, entry_line(entry))
+        self._backend.append(name, LOG, entry_line(entry))
+        return entry
+
+    def _free(self, name: str) -> None:
+        """Remove the bytes of deleted versions, and what killed writers left.
+
+        A server says what it is about to load, and looks then whether it is deleted
+        (`serve.lease`); here it is the other way round. So whoever comes second sees the other:
+        either the server does not load it, or its bytes stay until the server lets go.
+        """
+        held = {version for lease in leases(self.location) for version in lease.versions}
+        self._backend.sweep(name, {number for each, number in held if each == name})
 
     def _rule(
         self,
@@ -219,9 +290,9 @@ class Housekeeping(Registry):
         self._backend.append(name, LOG, line)
 
 
-def _refuse(version: Version, holders: list[Holder]) -> None:
+def _refuse(version: str, holders: list[Holder]) -> None:
     if holders:
         raise Conflict(
-            f"{version.ref} is held: {'; '.join(holder.who for holder in holders)}.",
+            f"{version} is held: {'; '.join(holder.who for holder in holders)}.",
             fix=" ".join(dict.fromkeys(holder.fix for holder in holders)),
         )

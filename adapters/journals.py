@@ -7,8 +7,8 @@ A line is plain JSON, the rest of the code sees types. Knows nothing of where li
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import TypeVar
+from dataclasses import asdict, replace
+from typing import Literal, TypeVar
 
 from adapters.backends import Line
 from adapters.errors import RegistryUnavailable
@@ -69,7 +69,7 @@ def read_entry(line: Line) -> LogEntry:
     Raises:
         RegistryUnavailable: damaged, or written by a later release.
     """
-    return _understood(line, lambda fields: LogEntry(**fields))
+    return _understood(line, _as_entry)
 
 
 def promotions(moves: Sequence[AliasMove]) -> list[int | None]:
@@ -87,13 +87,48 @@ def promotions(moves: Sequence[AliasMove]) -> list[int | None]:
     return stack
 
 
+def undoing(move: AliasMove, time: str) -> AliasMove:
+    """Return the move that takes an alias back to where it was before `move`."""
+    action: Literal["promote", "rollback", "demote"] = "rollback"
+    if move.action == "rollback":
+        action = "demote" if move.from_version is None else "promote"
+    return replace(
+        move,
+        from_version=move.to_version,
+        to_version=move.from_version,
+        action=action,
+        steps=1 if action == "rollback" else 0,
+        time=time,
+        reason="its version was retired or deleted at that moment",
+    )
+
+
 def _as_move(line: Line) -> AliasMove:
     fields = dict(line)
-    return AliasMove(from_version=fields.pop("from"), to_version=fields.pop("to"), **fields)
+    before, after = _number(fields.pop("from")), _number(fields.pop("to"))
+    return AliasMove(from_version=before, to_version=after, **fields)
 
 
 def _as_phase(line: Line) -> Phase:
-    return Phase(**{**line, "arms": tuple(Arm(**arm) for arm in line["arms"])})
+    arms = tuple(Arm(**arm) for arm in line["arms"])
+    for arm in arms:
+        _number(arm.version)
+    return Phase(**{**line, "arms": arms})
+
+
+def _as_entry(line: Line) -> LogEntry:
+    entry = LogEntry(**line)
+    _number(entry.version)
+    if not isinstance(entry.detail, dict):
+        raise TypeError(f"{entry.detail!r:.40} is no detail")
+    return entry
+
+
+def _number(found: object) -> int | None:
+    """Return what a line says is a version: nothing else may become part of a path."""
+    if found is None or (type(found) is int and found > 0):
+        return found
+    raise TypeError(f"{found!r:.40} is no version")
 
 
 def _understood(line: Line, read: Callable[[Line], _T]) -> _T:

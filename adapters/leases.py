@@ -6,8 +6,8 @@ A server replaces its file as a whole whenever what it has loaded changes and ab
 second, and removes it at its end. One that was killed leaves its file: on the same machine the
 lease ends with the process, which /proc knows by id and start time; for other machines, that
 cannot be asked, once it has not been renewed for a while. Deletion asks here
-(`adapters.housekeeping`); a registry that is not a folder has no leases, its servers run from
-copies of their own.
+(`adapters.housekeeping`). Servers from the Hub run from this machine's copies, and hold those: a
+deletion on the Hub sees the servers of the machine that it is asked on, and no others.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from adapters.errors import RegistryUnavailable
-from adapters.files import make_folder
+from adapters.files import make_folder, open_plain, read_up_to
+from adapters.home import hub_cache
+from adapters.types import versions_named
 
 _FOLDER = "leases"
+_MOST_BYTES = 4 << 20
 _SILENT_S = 120
 """How long a server of another machine may be silent: longer than any pause but a dead one's."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -52,6 +55,11 @@ class Lease:
     def holder(self) -> str:
         """Who it is, for messages."""
         return f"process {self.pid} on {self.host}"
+
+    @property
+    def versions(self) -> set[tuple[str, int]]:
+        """What it holds, by name and number."""
+        return versions_named(self.holds)
 
     def alive(self) -> bool:
         """Say whether the holder still runs, or may still run where that cannot be asked."""
@@ -83,8 +91,6 @@ class Holding:
         Raises:
             RegistryUnavailable: the folder cannot be written.
         """
-        if self._folder is None:
-            return
         fields = asdict(self._lease) | {"renewed_at": time.time(), "holds": sorted(names)}
         try:
             with self._lock:
@@ -100,15 +106,16 @@ class Holding:
 
     def end(self) -> None:
         """Hold nothing any more."""
-        if self._folder is not None:
-            for name in (self._file, f".{self._file}"):
-                with suppress(OSError):
-                    (self._folder / name).unlink(missing_ok=True)
+        for name in (self._file, f".{self._file}"):
+            with suppress(OSError):
+                (self._folder / name).unlink(missing_ok=True)
 
 
-def folder_of(location: str) -> Path | None:
-    """Return where a registry's leases are; None for a registry that is not a folder."""
-    return None if "://" in location else Path(location) / _FOLDER
+def folder_of(location: str) -> Path:
+    """Return where a registry's leases are; on the Hub's they are in this machine's cache."""
+    if location.startswith("hf://"):
+        return hub_cache(location.removeprefix("hf://")) / f".{_FOLDER}"
+    return Path(location) / _FOLDER
 
 
 def leases(location: str) -> list[Lease]:
@@ -130,15 +137,17 @@ def sweep(location: str) -> None:
 
 def _read(location: str) -> list[tuple[Path, Lease]]:
     folder, found = folder_of(location), []
-    if folder is None:
-        return []
     for path in sorted(folder.glob("[!.]*.json")):
         try:
-            fields = json.loads(path.read_bytes())
-            found.append((path, Lease(**{**fields, "holds": tuple(fields["holds"])})))
+            with open_plain(path) as stream:
+                fields = json.loads(read_up_to(stream, _MOST_BYTES))
+            holds = tuple(fields["holds"])
+            if not all(isinstance(name, str) for name in holds):
+                raise TypeError("it holds what is no name")
+            found.append((path, Lease(**{**fields, "holds": holds})))
         except FileNotFoundError:
             continue  # its server ended just now
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise RegistryUnavailable(
                 f"The lease {path} cannot be understood: {error}.",
                 fix="Remove the file if its server does not run any more.",

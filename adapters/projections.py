@@ -1,7 +1,7 @@
 """Which modules of a base LoRA may change, and their sizes, from the base's config.json alone.
 
-Covers the dense decoders laid out as Llama is. Of any other architecture only the number of
-layers is known here; vLLM checks the rest when it loads.
+Covers the decoders laid out as Llama is, dense or with experts. Of any other architecture only
+the number of layers is known here; vLLM checks the rest when it loads.
 """
 
 from __future__ import annotations
@@ -11,13 +11,40 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adapters.errors import Rejected
+from adapters.mixtures import feed_forward
 
 EMBEDDINGS = ("embed_tokens", "lm_head")
 _LIKE_LLAMA: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("llama", "qwen3"), EMBEDDINGS),
-    **dict.fromkeys(("mistral", "qwen2", "gemma", "gemma2"), ()),
+    **dict.fromkeys(("llama", "qwen3", "granite", "ernie4_5", "hyperclovax"), EMBEDDINGS),
+    **dict.fromkeys(("phi3", "nemotron", "apertus", "qwen3_moe", "mixtral"), EMBEDDINGS),
+    **dict.fromkeys(("cohere", "cohere2", "olmo2", "olmo3", "smollm3"), EMBEDDINGS[:1]),
+    **dict.fromkeys(("seed_oss", "hunyuan_v1_dense", "arcee", "glm"), EMBEDDINGS[:1]),
+    "starcoder2": EMBEDDINGS[:1],
+    **dict.fromkeys(("mistral", "ministral3", "qwen2", "qwen2_moe", "glm4"), ()),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), ()),
 }
-"""By `model_type`: on which of the embeddings vLLM serves LoRA (`embedding_modules`)."""
+"""By `model_type`: on which of the embeddings vLLM serves LoRA (`embedding_modules`).
+
+Each dense one was tried on vLLM 0.32 with random weights: LoRA on every projection alone and on
+all of them answered as PEFT does, on these embeddings too, and on others was refused. (Of gemma2
+every projection alone; on all together its greedy tokens part from those of transformers.)
+"""
+_GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
+_JOINED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "phi3": {
+        "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "mlp.gate_up_proj": _GATE_UP,
+    },
+    "glm": {"mlp.gate_up_proj": _GATE_UP},
+    "glm4": {"": _GATE_UP},  # one in transformers, two to vLLM's LoRA: it refuses either
+    **{key: {"": _GATE_UP[:1]} for key in ("nemotron", "apertus", "arcee")},
+    "starcoder2": {
+        "": _GATE_UP[:1],
+        "mlp.c_fc": ("mlp.up_proj",),
+        "mlp.c_proj": ("mlp.down_proj",),
+    },
+}
+"""By `model_type`: what it calls projections or joins of them; under "" those it does not have."""
 _LAYER = re.compile(r"model\.layers\.(?P<layer>[0-9]{1,6})\.(?P<inner>.+)")
 
 
@@ -61,11 +88,10 @@ def sizes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     if not knows(config):
         return {}
     try:
-        inner = _layer_sizes(config)
         return {
             f"model.layers.{layer}.{name}": size
             for layer in range(config["num_hidden_layers"])
-            for name, size in inner.items()
+            for name, size in _layer_sizes(config, layer).items()
         } | _outer_sizes(config)
     except (KeyError, TypeError) as error:
         raise Rejected(
@@ -78,21 +104,24 @@ def every(config: Mapping[str, Any]) -> Iterator[str]:
     yield from sizes(config)
 
 
-def _layer_sizes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+def _layer_sizes(config: Mapping[str, Any], layer: int) -> dict[str, tuple[int, int]]:
     """Return (in, out) of each projection of one layer."""
-    hidden, intermediate = config["hidden_size"], config["intermediate_size"]
+    hidden = config["hidden_size"]
     heads = config["num_attention_heads"]
     head_dim = config.get("head_dim") or hidden // heads
     queries, keys = heads * head_dim, (config.get("num_key_value_heads") or heads) * head_dim
-    return {
+    found = {
         "self_attn.q_proj": (hidden, queries),
         "self_attn.k_proj": (hidden, keys),
         "self_attn.v_proj": (hidden, keys),
         "self_attn.o_proj": (queries, hidden),
-        "mlp.gate_proj": (hidden, intermediate),
-        "mlp.up_proj": (hidden, intermediate),
-        "mlp.down_proj": (intermediate, hidden),
+        **feed_forward(config, layer),
     }
+    for name, parts in _JOINED.get(config["model_type"], {}).items():
+        joined = [found.pop(part) for part in parts]
+        if name:
+            found[name] = (joined[0][0], sum(size_out for _, size_out in joined))
+    return found
 
 
 def _outer_sizes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:

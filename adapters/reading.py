@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from adapters.backends import RegistryBackend, backend_for
-from adapters.errors import InvalidAdapter, NotFound, UsageError, nearest
+from adapters.errors import InvalidAdapter, NotFound, RegistryUnavailable, UsageError, nearest
 from adapters.files import differences, digest
 from adapters.journals import LOG, aliases_journal, read_entry, read_move, read_phase
+from adapters.labels import LABELS, Labels, changed, labels_of
 from adapters.standing import PROTECTION, STANDING, Standing, protected, standings
 from adapters.types import (
     LATEST,
@@ -26,6 +28,20 @@ from adapters.types import (
     check_alias,
     check_name,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """What cannot be read of an adapter."""
+
+    name: str
+    number: int | None
+    """Of the version whose manifest it is; None: a journal, so the whole adapter."""
+    error: RegistryUnavailable
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@v{self.number}" if self.number else self.name
 
 
 class Reader:
@@ -66,6 +82,32 @@ class Reader:
                 found.append(self._backend.open(name, number))
         return found
 
+    def survey(self, name: str, *, whole: bool = True) -> tuple[list[Version], list[Damaged]]:
+        """Return an adapter's versions, ascending, and apart from them what cannot be read.
+
+        Not `whole`: only the version that the bare name means, whatever its standing.
+
+        Raises:
+            InvalidName, NotFound: no such adapter; the message names the nearest ones.
+        """
+        numbers = self._numbers(name)
+        found: list[Version] = []
+        damaged: list[Damaged] = []
+        try:
+            self.aliases(name)
+            self.standings(name)
+            numbers = numbers if whole else [self.number(Ref(name))]
+        except RegistryUnavailable as error:
+            return [], [Damaged(name, None, error)]
+        for number in numbers:
+            try:
+                found.append(self._backend.open(name, number))
+            except NotFound:
+                continue  # deleted since its number was read
+            except RegistryUnavailable as error:
+                damaged.append(Damaged(name, number, error))
+        return found, damaged
+
     def aliases(self, name: str) -> dict[str, int]:
         """Return where each alias of an adapter points, by alias; `latest` is not among them."""
         current = {}
@@ -79,6 +121,10 @@ class Reader:
     def standings(self, name: str) -> dict[int, Standing]:
         """Return the retired and quarantined versions of an adapter, by number."""
         return standings(self._rulings(name, STANDING))
+
+    def labels(self, version: Version) -> Labels:
+        """Return the tags and notes of a version as they are now."""
+        return labels_of(version, changed(self._rulings(version.name, LABELS)))
 
     def protected(self, name: str) -> list[str]:
         """Return the aliases of an adapter that move only where it is confirmed, sorted."""
@@ -97,29 +143,32 @@ class Reader:
             UsageError: a digest that several versions begin with.
         """
         ref = Ref.parse(ref) if isinstance(ref, str) else ref
-        version = self._find(ref)
-        if not ref.number and not ref.digest:
-            standing = self.standings(ref.name).get(version.number)
-            if standing:
-                raise standing.refusal(ref.name, version.number)
-        return version
+        number = self.number(ref)
+        if not ref.number and not ref.digest and (s := self.standings(ref.name).get(number)):
+            raise s.refusal(ref.name, number)
+        return self._backend.open(ref.name, number)
 
-    def _find(self, ref: Ref) -> Version:
-        """Return the version that a ref means, whatever its standing."""
+    def number(self, ref: Ref) -> int:
+        """Return the number of the version that a ref means, whatever its standing.
+
+        What a number names need not be there, and what is there need not be readable.
+
+        Raises:
+            NotFound, UsageError: as `resolve`.
+        """
         numbers = self._numbers(ref.name)
         if ref.digest:
             return self._by_digest(ref, numbers)
         if ref.number:
-            return self._backend.open(ref.name, ref.number)
+            return ref.number
         aliases = self.aliases(ref.name)
         if ref.alias is None:
-            number = aliases.get(PRODUCTION) or self._latest(ref.name, numbers)
-            return self._backend.open(ref.name, number)
+            return aliases.get(PRODUCTION) or self._latest(ref.name, numbers)
         if ref.alias == LATEST:
-            return self._backend.open(ref.name, self._latest(ref.name, numbers))
+            return self._latest(ref.name, numbers)
         if ref.alias not in aliases:
             raise self._no_alias(ref.name, ref.alias)
-        return self._backend.open(ref.name, aliases[ref.alias])
+        return aliases[ref.alias]
 
     def history(self, name: str, alias: str = PRODUCTION) -> list[AliasMove]:
         """Return every move of an alias, oldest first; empty where there is no such alias."""
@@ -147,7 +196,8 @@ class Reader:
             InvalidName, NotFound, UsageError: as `resolve`.
             InvalidAdapter: a file was changed, added or removed; the message names each.
         """
-        version = self._find(Ref.parse(ref) if isinstance(ref, str) else ref)
+        ref = Ref.parse(ref) if isinstance(ref, str) else ref
+        version = self._backend.open(ref.name, self.number(ref))
         said = differences(version.path, version.manifest.files)
         if digest(version.manifest.files) != version.manifest.digest:
             said.append("manifest.json was changed")
@@ -195,16 +245,24 @@ class Reader:
     def _rulings(self, name: str, journal: str) -> list[LogEntry]:
         return [read_entry(line) for line in self._backend.read(check_name(name), journal)]
 
-    def _by_digest(self, ref: Ref, numbers: list[int]) -> Version:
+    def _by_digest(self, ref: Ref, numbers: list[int]) -> int:
         assert ref.digest
-        candidates = [n for n in numbers if ref.number in (None, n)]
-        found = [
-            version
-            for version in (self._backend.open(ref.name, n) for n in candidates)
-            if version.manifest.digest.startswith(ref.digest)
-        ]
+        found: dict[int, str] = {}
+        unreadable = None
+        for number in numbers if ref.number is None else {ref.number} & {*numbers}:
+            try:
+                digest = self._backend.open(ref.name, number).manifest.digest
+            except NotFound:
+                continue  # deleted since its number was read
+            except RegistryUnavailable as error:
+                unreadable = error
+                continue
+            if digest.startswith(ref.digest):
+                found[number] = digest
         if not found:
-            raise NotFound(f"No version is {ref}.", fix=f"See: adapters list {ref.name}")
-        if len({version.manifest.digest for version in found}) > 1:
+            raise unreadable or NotFound(
+                f"No version is {ref}.", fix=f"See: adapters list {ref.name}"
+            )
+        if len(set(found.values())) > 1:
             raise UsageError(f"{ref} means several versions.", fix="Write more of the digest.")
-        return found[-1]
+        return max(found)

@@ -11,14 +11,22 @@ import getpass
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from adapters import __version__
-from adapters.errors import Conflict, InvalidAdapter, NotFound, Rejected, UsageError
+from adapters.errors import (
+    Conflict,
+    InvalidAdapter,
+    NotFound,
+    RegistryUnavailable,
+    Rejected,
+    UsageError,
+)
+from adapters.experiments import check_arms, free_name
 from adapters.files import differences, digest, version_files
 from adapters.journals import (
     LOG,
@@ -28,11 +36,11 @@ from adapters.journals import (
     move_line,
     phase_line,
     promotions,
+    undoing,
 )
 from adapters.lint import Report, check_adapter, read_base_config
 from adapters.reading import Reader
 from adapters.types import (
-    BASE_ARM,
     LATEST,
     PRODUCTION,
     AliasMove,
@@ -128,10 +136,11 @@ class Registry(Reader):
         return version
 
     def receive(self, version: Version) -> Version:
-        """Publish a version of another registry here, with all that it says of itself.
+        """Publish a version of another registry here, with all that it says of itself, once.
 
-        It keeps its number where that is above every number used here; else it gets the next.
-        Atomic, as `publish` is; its files are hashed again and linted again first.
+        One of its digest that is here is the same version, and is returned; so of several who
+        bring it at once, one does. It keeps its number where that is above every number used here;
+        else it gets the next. Atomic, as `publish` is; its files are hashed and linted again first.
 
         Raises:
             InvalidAdapter: its files are not what was published, or lint refuses them.
@@ -148,10 +157,20 @@ class Registry(Reader):
         draft = replace(theirs, publish_id=secrets.token_hex(16))
 
         def manifest(number: int, files: Mapping[str, File]) -> Manifest:
+            with self._backend.writing(version.name):  # what was written up to now counts
+                for here in self._backend.numbers(version.name):
+                    with suppress(NotFound, RegistryUnavailable):  # deleted, or damaged
+                        held = self._backend.open(version.name, here)
+                        if held.manifest.digest == theirs.digest:
+                            raise _AlreadyHere(held)
             return replace(draft, version=number, digest=digest(files), files=files)
 
-        at_least = version.number
-        received = self._backend.publish(version.name, folder, paths, manifest, at_least=at_least)
+        try:
+            received = self._backend.publish(
+                version.name, folder, paths, manifest, at_least=version.number
+            )
+        except _AlreadyHere as found:
+            return found.version
         as_theirs = version.engine_name
         self._note(version.name, "publish", version=received.number, received=as_theirs)
         return received
@@ -301,7 +320,7 @@ class Registry(Reader):
             Rejected: an arm's version is retired or quarantined, or its lint failed.
             Conflict: an experiment runs on it, or one of that name ran before.
         """
-        _check_arms(arms)
+        check_arms(arms)
         self._numbers(name)
         with self._backend.writing(name):
             for arm in arms:
@@ -313,7 +332,7 @@ class Registry(Reader):
                     fix=f"Stop it first: adapters ab stop {name}",
                 )
             taken = self._backend.journals(name, "experiments")
-            chosen = check_name(experiment) if experiment else _free_name(taken)
+            chosen = check_name(experiment) if experiment else free_name(taken)
             if experiment_journal(chosen) in taken:
                 raise Conflict(f"{name} had an experiment {chosen}.", fix="Choose another name.")
             phase = Phase(
@@ -379,14 +398,35 @@ class Registry(Reader):
 
     def _move(self, name: str, alias: str, move: AliasMove, known: int) -> AliasMove:
         # `known`: what was decided upon so many moves is not done upon more. No lock says so
-        # where a backend has none.
-        self._backend.append(name, aliases_journal(alias), move_line(move), expect=known)
+        # where a backend has none. There a retirement or deletion may have come between, too: it
+        # says so first and looks for aliases then, here it is the other way round, so that
+        # whoever comes second sees the other.
+        journal = aliases_journal(alias)
+        self._backend.append(name, journal, move_line(move), expect=known)
+        try:
+            if move.to_version is not None:
+                self._check_may_stand(name, move.to_version)
+        except (NotFound, Rejected):
+            if move.from_version != move.to_version:
+                with suppress(Conflict):  # then another move was made upon this one
+                    self._backend.append(
+                        name, journal, move_line(undoing(move, _now())), expect=known + 1
+                    )
+            raise
         self._note(name, move.action, version=move.to_version, alias=alias, reason=move.reason)
         return move
 
     def _record(self, name: str, phase: Phase) -> None:
         journal = experiment_journal(phase.experiment)
         self._backend.append(name, journal, phase_line(phase), expect=phase.number - 1)
+        try:  # as in `_move`
+            for arm in phase.arms if phase.status == "running" else ():
+                if arm.version is not None:
+                    self._check_may_stand(name, arm.version)
+        except (NotFound, Rejected):
+            stopped = replace(phase, number=phase.number + 1, status="stopped", time=_now())
+            self._backend.append(name, journal, phase_line(stopped), expect=phase.number)
+            raise
         action = f"experiment {phase.status}"
         self._note(name, action, experiment=phase.experiment, reason=phase.reason)
 
@@ -413,12 +453,22 @@ class Registry(Reader):
         return LogEntry(action, _now(), _actor(), version, alias, detail)
 
 
+class _AlreadyHere(Exception):
+    """Ends a publication before it is made: its version is here."""
+
+    def __init__(self, version: Version) -> None:
+        super().__init__(version.ref)
+        self.version = version
+
+
 def _refuse_findings(report: Report, what: str) -> None:
     if report.findings:
-        listed = " ".join(f"{f.where}: {f.message}. {f.fix}" for f in report.findings[:5])
-        more = len(report.findings) - 5
-        also = f" And {more} more." if more > 0 else ""
-        raise InvalidAdapter(f"{what} cannot be served. {listed}{also}")
+        shown = report.findings[:5]
+        listed = " ".join(f"{f.where}: {f.message}." for f in shown)
+        more = len(report.findings) - len(shown)
+        also = f" And {more} more." if more else ""
+        fixes = " ".join(dict.fromkeys(f.fix for f in shown))
+        raise InvalidAdapter(f"{what} cannot be served. {listed}{also}", fix=fixes)
 
 
 def _check_current(alias: str, current: int | None, expected: int | None) -> None:
@@ -428,23 +478,6 @@ def _check_current(alias: str, current: int | None, expected: int | None) -> Non
             f"{alias} points {at}, not at v{expected}.",
             fix=f"Look at it first: adapters log {alias.partition('@')[0]}",
         )
-
-
-def _check_arms(arms: Sequence[Arm]) -> None:
-    if len(arms) < 2:
-        raise UsageError("An experiment needs two arms.", fix="Repeat --arm, e.g. --arm v1=50.")
-    if len({arm.name for arm in arms}) < len(arms):
-        raise UsageError("Two arms have one name.", fix="Name each side once.")
-    for arm in arms:
-        check_name(arm.name)  # it becomes a header's value and a metric's label
-        if not 0 < arm.weight < float("inf"):
-            raise UsageError(f"Arm {arm.name} has weight {arm.weight}.", fix="Use a share above 0.")
-        if (arm.name == BASE_ARM) != (arm.version is None):
-            raise UsageError(f"Arm {arm.name} names no version.", fix="Write v1, v2 … or base.")
-
-
-def _free_name(taken: Sequence[str]) -> str:
-    return next(name for n in count(1) if experiment_journal(name := f"ab-{n}") not in taken)
 
 
 def _now() -> str:

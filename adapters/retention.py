@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from adapters import leases
-from adapters.errors import InvalidName, NotFound, UsageError
+from adapters.errors import Conflict, NotFound, UsageError
 from adapters.housekeeping import Housekeeping
 from adapters.journals import promotions
-from adapters.types import Ref, Version
+from adapters.types import Version, versions_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Retention(Housekeeping):
         while unseen := (kept & every.keys()) - looked_at:
             looked_at |= unseen
             for key in unseen:
-                kept |= _meant(every[key].manifest.parents)
+                kept |= versions_named(every[key].manifest.parents)
         return [version for key, version in every.items() if key not in kept]
 
     def plan(self, *, keep_last: int) -> list[Usage]:
@@ -68,14 +68,14 @@ class Retention(Housekeeping):
         Raises:
             As `garbage`. What was deleted before stays deleted.
         """
-        gone = []
-        for version in self.garbage(keep_last=keep_last):
-            with self._backend.writing(version.name), suppress(NotFound):
+        gone, garbage = [], self.garbage(keep_last=keep_last)
+        for version in garbage:
+            with self._backend.writing(version.name), suppress(NotFound, Conflict):
                 if version.number not in self._held(version.name):
-                    self._bury(version, f"gc, keeping the last {keep_last}")
+                    self._bury(version.name, version.number, f"gc, keeping the last {keep_last}")
                     gone.append(_usage(version))
-        for name in self.names():
-            self._backend.sweep(name)
+        for name in {*self.names(), *(version.name for version in garbage)}:
+            self._free(name)
         leases.sweep(self.location)
         return gone
 
@@ -88,19 +88,8 @@ class Retention(Housekeeping):
         if phase := self.experiment(name):
             held |= {arm.version for arm in phase.arms if arm.version is not None}
         for lease in leases.leases(self.location):
-            held |= {number for each, number in _meant(lease.holds) if each == name}
+            held |= {number for each, number in lease.versions if each == name}
         return held
-
-
-def _meant(engine_names: tuple[str, ...]) -> set[tuple[str, int]]:
-    """Return the names and numbers that engine names stand for; what is none stands for none."""
-    found = set()
-    for engine_name in engine_names:
-        with suppress(InvalidName):
-            ref = Ref.parse(engine_name)
-            if ref.number:
-                found.add((ref.name, ref.number))
-    return found
 
 
 def _usage(version: Version) -> Usage:

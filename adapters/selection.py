@@ -57,14 +57,18 @@ def select(
     *,
     base: str | None = None,
     tags: Sequence[str] = (),
+    tags_of: Callable[[Version], Iterable[str]] = lambda version: version.manifest.tags,
     conditions: Sequence[Condition] = (),
 ) -> list[Version]:
-    """Return the versions of a base (its name or id) that bear every tag and meet every bound."""
+    """Return the versions of a base (its name or id) that bear every tag and meet every bound.
+
+    `tags_of`: a version's tags as they are now.
+    """
     return [
         version
         for version in versions
         if base in (None, version.manifest.base.name, version.manifest.base.id)
-        and set(tags) <= set(version.manifest.tags)
+        and set(tags) <= set(tags_of(version))
         and all(condition.holds(version) for condition in conditions)
     ]
 

@@ -7,8 +7,10 @@ through `Ref.parse`; nothing else ever reaches a path.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,6 +122,17 @@ class Ref:
         return f"{self.name}@sha256:{self.digest}" if self.digest else self.name
 
 
+def versions_named(engine_names: Iterable[str]) -> set[tuple[str, int]]:
+    """Return the names and numbers of versions; what is no engine name stands for none."""
+    found = set()
+    for engine_name in engine_names:
+        with suppress(InvalidName):
+            ref = Ref.parse(engine_name)
+            if ref.number:
+                found.add((ref.name, ref.number))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class BaseModel:
     """The base that an adapter was trained on, and so the only one it may be served on.
@@ -195,7 +208,7 @@ class Manifest:
         """Read what `as_json` wrote.
 
         Raises:
-            TypeError, KeyError: not a manifest, or of a later schema.
+            TypeError, KeyError, ValueError: not a manifest, or of a later schema.
         """
         known = dict(content)
         if known.get("schema") != MANIFEST_SCHEMA:
@@ -204,7 +217,25 @@ class Manifest:
         known["base"] = BaseModel(**content["base"])
         known["parents"] = tuple(content["parents"])
         known["tags"] = tuple(content["tags"])
-        return cls(**known)
+        manifest = cls(**known)
+        _check_kinds(manifest)
+        return manifest
+
+
+def _check_kinds(manifest: Manifest) -> None:
+    """Refuse a manifest that somebody else wrote, or wrote over."""
+    texts = [manifest.name, manifest.digest, manifest.publish_id, manifest.notes]
+    texts += [*manifest.parents, *manifest.tags, *asdict(manifest.base).values()]
+    texts += [*manifest.files, *(file.sha256 for file in manifest.files.values())]
+    numbers = [manifest.version, *(file.size_bytes for file in manifest.files.values())]
+    kinds = ("peft", "recipe", "dataset", "metrics", "code", "lint", "serving")
+    mappings = [getattr(manifest, kind) for kind in kinds]
+    for found, kind in ((texts, str), (numbers, int), (mappings, dict)):
+        if wrong := [each for each in found if type(each) is not kind]:
+            raise TypeError(f"{str(wrong[0])[:40]!r} is no {kind.__name__}")
+    if not all(isinstance(value, int | float) for value in manifest.metrics.values()):
+        raise TypeError("a metric is no number")
+    datetime.fromisoformat(manifest.created_at)
 
 
 @dataclass(frozen=True, slots=True)

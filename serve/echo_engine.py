@@ -44,7 +44,7 @@ class EchoEngine:
 
     async def check(self) -> None:
         if self.trouble:
-            raise Unavailable(self.trouble)
+            raise Unavailable(self.trouble, fix="Wait, and try again.")
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", scope["method"] == "POST"

@@ -26,7 +26,7 @@ from serve.admission import Admission
 from serve.follower import Follower
 from serve.gate import Gate
 from serve.lease import EngineLease
-from serve.machine import check_port, free_bytes, has_bf16
+from serve.machine import check_experts, check_port, free_bytes, has_bf16
 from serve.routing import Base
 from serve.slots import Overrides, Slots, size
 from serve.snapshot import Snapshot, take
@@ -74,6 +74,8 @@ def run(settings: Settings) -> int:
             f"vLLM cannot be imported: {error}.",
             fix="pip install 'lora-switchyard[cpu]', or [gpu] on a machine with a GPU.",
         ) from error
+    if vllm_engine.on_cpu():
+        check_experts(read_base_config(found.path))
     flags, slots = _flags(settings, found, take(registry), cpu=vllm_engine.on_cpu())
     args = vllm_engine.parse(flags)
     print(f"Slots: {' '.join(slots.flags())} ({slots.reason})", file=sys.stderr, flush=True)

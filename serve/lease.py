@@ -2,7 +2,9 @@
 
 The engine reads a version's files again whenever it brings an evicted one back, and ends if they
 are gone. So a version is held from before its files are first looked at until the engine has
-forgotten it. What cannot be said in the registry (a read-only folder) is logged and served.
+forgotten it. A deletion puts its tombstone among the files first and looks at leases then: of
+the two, whoever comes second sees the other (`adapters.housekeeping`). What cannot be said in the
+registry (a read-only folder) is logged and served.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from adapters.errors import RegistryUnavailable
@@ -27,7 +29,6 @@ class EngineLease:
         self._holding = holding
         self._engine = engine
         self._coming: Counter[str] = Counter()
-        self._said: Set[str] = frozenset()
         self._writing = asyncio.Lock()
         self._troubled = False
 
@@ -36,7 +37,7 @@ class EngineLease:
         """Hold a version that is about to be loaded, from now until the block ends."""
         self._coming[engine_name] += 1
         try:
-            if engine_name not in self._said:
+            if engine_name not in self._engine.loaded():  # else it is said already
                 await self.renew()
             yield
         finally:
@@ -55,4 +56,3 @@ class EngineLease:
                 self._troubled = True
             else:
                 self._troubled = False
-            self._said = names

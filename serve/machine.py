@@ -1,11 +1,13 @@
-"""What this machine has: whether a port is free, memory, bfloat16 in silicon. Linux."""
+"""What this machine has and can: a free port, memory, bfloat16 in silicon, experts. Linux."""
 
 from __future__ import annotations
 
 import os
 import re
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from adapters.errors import Unavailable, UsageError
 
@@ -51,6 +53,23 @@ def has_bf16(cpuinfo: str | None = None) -> bool:
         cpuinfo = _CPUINFO.read_text() if _CPUINFO.exists() else ""
     return bool(re.search(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b",
                           cpuinfo, re.MULTILINE))  # fmt: skip
+
+
+def check_experts(config: Mapping[str, Any]) -> None:
+    """Refuse, on a CPU, a base whose experts vLLM would compute with a GPU's kernel.
+
+    With LoRA on, vLLM 0.32 has Triton compute experts, adapted or not; its CPU build has none,
+    starts all the same, and ends at the first request. `config`: the base's config.json.
+
+    Raises:
+        Unavailable: the base is a mixture of experts.
+    """
+    text = config.get("text_config") or config
+    if any(text.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
+        raise Unavailable(
+            "vLLM serves LoRA on a mixture of experts on a GPU only.",
+            fix="Serve this base on a machine with a GPU.",
+        )
 
 
 def free_bytes() -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from adapters.errors import AdaptersError
+from adapters.errors import AdaptersError, NotFound
 from adapters.registry import Registry
 from adapters.standing import Standing
 from adapters.types import Phase, Version
@@ -55,16 +55,19 @@ EMPTY = Snapshot(MappingProxyType({}))
 
 
 def take(registry: Registry, before: Snapshot = EMPTY) -> Snapshot:
-    """Read the registry. What cannot be read for a moment stays as it was `before`."""
+    """Read the registry. What cannot be read for a moment stays as it was `before`.
+
+    A version that could not be read before either is left out; the others are served.
+    """
     adapters: dict[str, Adapter] = {}
-    troubles = []
+    troubles: list[str] = []
     try:
         names = registry.names()
     except AdaptersError as error:
         return Snapshot(before.adapters, (str(error),))
     for name in names:
         try:
-            adapters[name] = _read(registry, name)
+            adapters[name] = _read(registry, name, before.adapters.get(name), troubles)
         except AdaptersError as error:  # damaged, or a version deleted while we looked
             troubles.append(str(error))
             if name in before.adapters:
@@ -72,9 +75,19 @@ def take(registry: Registry, before: Snapshot = EMPTY) -> Snapshot:
     return Snapshot(MappingProxyType(adapters), tuple(troubles))
 
 
-def _read(registry: Registry, name: str) -> Adapter:
+def _read(registry: Registry, name: str, before: Adapter | None, troubles: list[str]) -> Adapter:
+    found, damaged = registry.survey(name)
+    versions = {version.number: version for version in found}
+    for each in damaged:
+        if each.number is None:
+            raise each.error
+        troubles.append(str(each.error))
+        if before and each.number in before.versions:
+            versions[each.number] = before.versions[each.number]
+    if not versions:
+        raise NotFound(f"No version of {name} can be read.", fix="See: adapters verify --all")
     return Adapter(
-        versions=MappingProxyType({v.number: v for v in registry.versions(name)}),
+        versions=MappingProxyType(dict(sorted(versions.items()))),
         aliases=MappingProxyType(registry.aliases(name)),
         phase=registry.experiment(name),
         standings=MappingProxyType(registry.standings(name)),

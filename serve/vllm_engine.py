@@ -41,6 +41,7 @@ from serve.processes import adopt_orphans, end_children
 _PLUGIN = "switchyard"
 _PROCESS_NAMES = "VLLM::"
 _END_PATIENCE_S = 10
+_FLAGS_FIX = "Change what stands after `--`; it goes to vLLM as it is."
 _NOT_OURS_TO_SERVE = ("headless", "grpc", "tokens_only", "model_tag", "lora_modules")
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def parse(flags: Sequence[str]) -> Namespace:
     try:
         validate_parsed_serve_args(args)
     except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"vLLM refuses these flags: {error}.") from error
+        raise UsageError(f"vLLM refuses these flags: {error}.", fix=_FLAGS_FIX) from error
     return args
 
 
@@ -134,7 +135,7 @@ def bind(args: Namespace) -> socket.socket:
     except OSError as error:
         raise port_error(args.host or "0.0.0.0", args.port, error) from error
     except KeyError as error:
-        raise UsageError(f"vLLM refuses these flags: {error.args[0]}.") from error
+        raise UsageError(f"vLLM refuses these flags: {error.args[0]}.", fix=_FLAGS_FIX) from error
     # asyncio turns Nagle's algorithm off, but not for a socket made without naming its protocol,
     # as vLLM's is: head and body then wait 40 ms for each other. Connections inherit it.
     if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -164,7 +165,9 @@ async def opened(args: Namespace) -> AsyncIterator[VllmEngine]:
             app = build_app(args, tasks, client.model_config)
             await init_app_state(client, app.state, args, tasks)
         except (ValueError, TypeError) as error:  # pydantic's errors are ValueErrors
-            raise UsageError(f"vLLM refuses to start: {_first_line(error)}") from error
+            raise UsageError(
+                f"vLLM refuses to start: {_first_line(error)}", fix=_FLAGS_FIX
+            ) from error
         except (RuntimeError, OSError) as error:
             raise AdaptersError(
                 f"vLLM could not start: {_first_line(error)}", fix="Its log above says why."

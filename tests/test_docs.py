@@ -18,6 +18,7 @@ DOCUMENTS = [
         "README.md",
         "CHANGELOG.md",
         "docs/architecture.md",
+        "docs/json.md",
         "loadtests/README.md",
         "adapters/bases/tiny/README.md",
         "Dockerfile",

@@ -1,39 +1,47 @@
 """What vLLM cannot serve, turned into a plain LoRA that it can, with the error that this costs.
 
-Two ways, and no other. Tensors under another prefix are renamed: exact. Anything else is loaded
-by PEFT and merged into its base, and ΔW = merged − base of each projection is cut to a rank by
-SVD: this is the true ΔW of DoRA, magnitude included (PEFT's own converter leaves that out), of
-PiSSA and OLoRA, whose changed base PEFT computes again (from the base as it is: if theirs was
-quantised in training, the difference stays), and of VeRA, LoHa, LoKr and the like.
+Three ways, each all or nothing:
+
+- Tensors under another prefix are renamed, and what only training used is left out (VeLoRA's
+  projections, MonteCLoRA's samplers; neither takes part once training ends): exact.
+- An adapter that began by changing its base becomes its difference from its initial weights
+  (`train.initial`): exact to float32.
+- Anything else is merged by PEFT, and the true ΔW of each projection (`train.merged`) is cut to a
+  rank (`train.lowrank`): the error is measured.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-from transformers import AutoModelForCausalLM
 
-from adapters.errors import Rejected
+from adapters.deltas import distance, norm, read_deltas
+from adapters.errors import Rejected, UsageError
 from adapters.files import CONFIG_FILE, WEIGHTS_FILE, version_files
 from adapters.lint import RANK_CLASSES, Report, check_folder, read_base_config, read_config
 from adapters.projections import every, knows
+from train import initial as initial_weights
+from train import merged
+from train.lowrank import cut_matrix, write
 
 EXACT = 1e-4
 """Relative error of ΔW up to which a rank is enough; float32 merging costs about 1e-6."""
 LARGEST_RANK = 64
-_MERGEABLE_TYPES = ("LORA", "ADALORA", "IA3", "LOHA", "LOKR", "MISS", "OFT", "VERA")
-_MERGEABLE_FIELDS = {"use_dora", "init_lora_weights"}
-_MERGEABLE_INITIALISATIONS = (True, False, "gaussian", "orthogonal", "pissa", "olora")
+"""Up to which a rank is chosen; a larger one takes its room in every slot of a server."""
+_TRAINING_ONLY = {"velora_config": "velora_embed", "monteclora_config": "monteclora_sampler"}
+"""Fields that only training heeds, and the tensors that it leaves behind: `….lora_NAME…`."""
+_INITIAL_FIELDS = {"init_lora_weights", "corda_config", "lora_ga_config", *_TRAINING_ONLY}
+_MERGED_FIELDS = {*merged.FIELDS, *_TRAINING_ONLY}
+_HELD_BY_PEFT = {"key", "missing", "base", "shape", "target"}
+"""Findings about the tensors, all of which PEFT must know before it merges."""
 _KEY = re.compile(
     r"(?:.*\.)?(?P<module>layers\.[0-9]{1,6}\.[A-Za-z0-9_.]+)\.lora_(?P<side>[AB])"
     r"(?:\.default)?\.weight"
@@ -62,38 +70,45 @@ class Conversion:
         }
 
 
-def convert(folder: Path, out: Path, base: Path, *, rank: int | None = None) -> Conversion:
+def convert(
+    folder: Path, out: Path, base: Path, *, initial: Path | None = None, rank: int | None = None
+) -> Conversion:
     """Write a servable copy of an adapter folder to `out`, which must not exist. All or nothing.
 
-    `base`: the folder of the base it was trained on. `rank`: to cut ΔW to; None takes the
-    smallest of vLLM's classes that is exact, or else 64.
+    `base`: the folder of the base it is to be served on. `initial`: the adapter as it was before
+    training, where that changed the base; None looks for it beside the folder. `rank`: to cut ΔW
+    to; None takes the smallest of vLLM's classes that is exact, or else 64; of a difference from
+    initial weights, all of it. Tokenizer, chat template and model card go along.
 
     Raises:
         InvalidAdapter: not an adapter's folder.
+        UsageError: a rank for what is not cut.
         Rejected: `out` exists, there is nothing to convert, or it cannot be.
     """
     if out.exists():
         raise Rejected(f"{out} exists.", fix="Name a folder that does not: --out DIR")
-    version_files(folder)
-    base_config = read_base_config(base)
-    if not knows(base_config):
-        raise Rejected(
-            f"The modules of a {base_config.get('model_type')!r} base are not known here.",
-            fix="Convert it with PEFT.",
-        )
+    names = version_files(folder)
+    base_config, config = read_base_config(base), read_config(folder)
     report = check_folder(folder, base_config)
-    if not report.findings:
+    if not report.findings and initial is None:
         raise Rejected(f"{folder} is servable as it is.", fix="Leave out --fix.")
+    initial = initial or initial_weights.find(folder, config)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".converting-") as scratch:
         made = Path(scratch) / "made"
         made.mkdir()
-        if _only_prefixes(report):
-            how, error = "tensors renamed", 0.0
-            _rename(folder, made, base_config)
+        if initial:
+            _check_initial(folder, report)
+            how, error = _from_initial(folder, made, initial, rank)
+        elif _only_names(report):
+            if rank:
+                raise UsageError("--rank is for what is cut; this is not.", fix="Leave it out.")
+            how, error = _plainly(folder, made, base_config), 0.0
         else:
             _check_mergeable(folder, report)
             how, error = _from_merged(folder, made, base, base_config, rank)
+        for name in set(names) - {CONFIG_FILE, WEIGHTS_FILE}:
+            shutil.copyfile(folder / name, made / name, follow_symlinks=False)
         checked = check_folder(made, base_config)
         if checked.findings:
             found = checked.findings[0]
@@ -104,15 +119,29 @@ def convert(folder: Path, out: Path, base: Path, *, rank: int | None = None) -> 
     return Conversion(how, error, checked)
 
 
-def _only_prefixes(report: Report) -> bool:
-    return {f.check for f in report.findings} <= {"key", "base", "missing", "target"}
+# -- without what training left -------------------------------------------------------------------
 
 
-def _rename(folder: Path, made: Path, base_config: Mapping[str, Any]) -> None:
-    """Give each tensor the name that PEFT gives it on this base."""
-    known = set(every(base_config))
-    renamed = {}
+def _only_names(report: Report) -> bool:
+    return all(
+        found.check in ("key", "base", "missing", "target") or found.where in _TRAINING_ONLY
+        for found in report.findings
+    )
+
+
+def _training_only(name: str) -> bool:
+    return any(f".lora_{part}" in name for part in _TRAINING_ONLY.values())
+
+
+def _plainly(folder: Path, made: Path, base_config: Mapping[str, Any]) -> str:
+    """Give each tensor the name that PEFT gives it on this base; leave out what only trained."""
+    _check_known(base_config)
+    config, known = read_config(folder), set(every(base_config))
+    stripped = [field for field in _TRAINING_ONLY if config.get(field)]
+    renamed, kept = {}, True
     for name, value in load_file(folder / WEIGHTS_FILE).items():
+        if stripped and _training_only(name):
+            continue
         found = _KEY.fullmatch(name)
         module = f"model.{found['module']}" if found else ""
         key = f"base_model.model.{module}.lora_{found['side']}.weight" if found else ""
@@ -122,102 +151,110 @@ def _rename(folder: Path, made: Path, base_config: Mapping[str, Any]) -> None:
                 fix="Train on this base, or name the right one.",
             )
         renamed[key] = value
-    _save(made, read_config(folder), renamed)
+        kept &= key == name
+    plain = {**config, **dict.fromkeys(stripped)}
+    (made / CONFIG_FILE).write_text(json.dumps(plain, indent=2))
+    save_file(renamed, made / WEIGHTS_FILE, metadata={"format": "pt"})
+    done = [f"{field.removesuffix('_config')} left out" for field in stripped]
+    return ", ".join([*done, *([] if kept else ["tensors renamed"])])
+
+
+def _check_known(base_config: Mapping[str, Any]) -> None:
+    if not knows(base_config):
+        raise Rejected(
+            f"The modules of a {base_config.get('model_type')!r} base are not known here.",
+            fix="Convert it with PEFT.",
+        )
+
+
+# -- from initial weights -------------------------------------------------------------------------
+
+
+def _check_initial(folder: Path, report: Report) -> None:
+    """Refuse an adapter that is more than its B A over its initial B₀A₀."""
+    _check_kind(read_config(folder), {"LORA"})
+    for finding in report.findings:
+        left_behind = finding.check == "key" and _training_only(finding.where)
+        if finding.where not in _INITIAL_FIELDS and not left_behind:
+            raise Rejected(
+                f"{folder} cannot be converted by its initial weights: {finding.where}: "
+                f"{finding.message}.",
+                fix=finding.fix,
+            )
+
+
+def _from_initial(folder: Path, made: Path, initial: Path, rank: int | None) -> tuple[str, float]:
+    """Write the difference as LoRA; return what was done and the relative error of the files."""
+    written, meant = initial_weights.difference(folder, initial, rank)
+    write(written, made, read_config(folder).get("base_model_name_or_path"))
+    there = read_deltas(made)
+    lost = sum(distance(there[module], delta) ** 2 for module, delta in meant.items())
+    size = sum(norm(delta) ** 2 for delta in meant.values())
+    largest = max(delta.a.shape[0] for delta in written.values())
+    return f"difference from {initial}, rank {largest}", (lost / size) ** 0.5
+
+
+# -- from the merged weights ----------------------------------------------------------------------
 
 
 def _check_mergeable(folder: Path, report: Report) -> None:
-    """Refuse what PEFT would not merge into what was trained, or would run a stranger's code for.
-
-    PEFT imports the module that `megatron_core` names.
-    """
+    """Refuse what PEFT would not merge into what was trained."""
     config = read_config(folder)
-    if config.get("peft_type") not in _MERGEABLE_TYPES or config.get("megatron_config"):
+    _check_kind(config, merged.TYPES)
+    if config["peft_type"] != "LORA":
+        return
+    other = [
+        finding
+        for finding in report.findings
+        if finding.where not in _MERGED_FIELDS and finding.check not in _HELD_BY_PEFT
+    ]
+    if not other and not any(finding.where in _MERGED_FIELDS for finding in report.findings):
+        other = list(report.findings)
+    init = config.get("init_lora_weights", True)
+    if initial_weights.changes_base(config) and init not in merged.INITIALISATIONS:
         raise Rejected(
-            f"{str(config.get('peft_type'))[:40]} adapters of this kind are not converted.",
-            fix=f"Only {', '.join(_MERGEABLE_TYPES)} are; train a LoRA.",
+            f"{init!r} changed the base by what is not in the folder.",
+            fix="Name the folder that was saved before training: --initial DIR",
         )
-    if config.get("init_lora_weights", True) not in _MERGEABLE_INITIALISATIONS:
+    if init not in merged.INITIALISATIONS:
+        raise Rejected(f"{str(init)[:40]!r} is not known here.", fix="Train without it.")
+    if other:
         raise Rejected(
-            f"{config['init_lora_weights']!r} changed the base by what is not in the folder.",
-            fix="Convert on saving: save_pretrained(path_initial_model_for_weight_conversion=…).",
+            f"{folder} cannot be converted: {other[0].where}: {other[0].message}.",
+            fix=other[0].fix,
         )
-    for finding in report.findings if config["peft_type"] == "LORA" else ():
-        magnitude = finding.check == "key" and ".lora_magnitude_vector" in finding.where
-        if finding.where not in _MERGEABLE_FIELDS and not magnitude:
-            raise Rejected(
-                f"{folder} cannot be converted: {finding.where}: {finding.message}.",
-                fix=finding.fix,
-            )
+
+
+def _check_kind(config: Mapping[str, Any], kinds: Collection[str]) -> None:
+    """Refuse other kinds, LoftQ, and what has PEFT import the module `megatron_core` names."""
+    kind = str(config.get("peft_type"))[:40]
+    if config.get("megatron_config"):
+        raise Rejected(f"{kind} of Megatron is not converted.", fix="Train it without Megatron.")
+    if kind not in kinds:
+        reason = merged.WITHOUT_DELTA.get(kind, "is not converted this way")
+        raise Rejected(f"{kind} {reason}.", fix="Train a LoRA.")
+    if config.get("init_lora_weights") == "loftq":
+        raise Rejected(
+            "LoftQ was trained on a quantised base: against this one, ΔW has all of the "
+            "quantisation's error in it, which no LoRA serves.",
+            fix="Publish it for the base as LoftQ left it, or train without LoftQ.",
+        )
 
 
 def _from_merged(
     folder: Path, made: Path, base: Path, base_config: Mapping[str, Any], rank: int | None
 ) -> tuple[str, float]:
     """Write the merged ΔW as LoRA; return what was done and the relative error."""
-    deltas = _deltas(folder, base, set(every(base_config)))
-    parts = {name: torch.linalg.svd(delta, full_matrices=False) for name, delta in deltas.items()}
-    chosen = rank or next((r for r in RANK_CLASSES if _error(parts, r) <= EXACT), LARGEST_RANK)
-    chosen = min(chosen, rank or LARGEST_RANK)
-    tensors, ranks = {}, {}
-    for name, (u, s, v) in parts.items():
-        kept = ranks[name] = min(chosen, len(s))
-        root = s[:kept].sqrt()
-        key = f"base_model.model.{name}.lora_"
-        tensors[f"{key}A.weight"] = (root[:, None] * v[:kept]).contiguous()
-        tensors[f"{key}B.weight"] = (u[:, :kept] * root).contiguous()
-    smaller = {name: kept for name, kept in ranks.items() if kept != chosen}
-    plain = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": read_config(folder).get("base_model_name_or_path"),
-        "r": chosen,
-        "lora_alpha": chosen,
-        "rank_pattern": smaller,
-        "alpha_pattern": smaller,
-        "target_modules": sorted(parts),
-        "bias": "none",
-        "inference_mode": True,
-    }
-    _save(made, plain, tensors)
-    return f"true ΔW cut to rank {chosen}", _error(parts, chosen)
-
-
-def _deltas(folder: Path, base: Path, known: set[str]) -> dict[str, Tensor]:
-    """Return ΔW (out, in) of each changed projection.
-
-    Raises:
-        Rejected: PEFT cannot merge it, or it changes what LoRA does not.
-    """
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    try:
-        merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
-        after = merged.state_dict()
-    except Exception as error:  # PEFT raises whatever its many methods do
-        said = (str(error).splitlines() or [""])[0]
-        raise Rejected(
-            f"PEFT cannot merge {folder}: {type(error).__name__}: {said}", fix="Train a LoRA."
-        ) from error
-    if after.keys() != before.keys():
-        raise Rejected(f"{folder} changes the base's layout.", fix="Train a LoRA.")
-    changed = {n: after[n] - before[n] for n in before if not torch.equal(after[n], before[n])}
-    strange = [name for name in changed if name.removesuffix(".weight") not in known]
-    strange += [name for name in changed if not name.startswith("model.layers.")]
-    if strange or not changed:
-        what = strange[0] if strange else "nothing"
-        raise Rejected(
-            f"{folder} changes {what}, which is not converted.", fix="Train a LoRA on projections."
-        )
-    return {name.removesuffix(".weight"): delta for name, delta in changed.items()}
-
-
-def _error(parts: Mapping[str, tuple[Tensor, Tensor, Tensor]], rank: int) -> float:
-    """Return what is lost of all ΔW together at a rank, from the singular values."""
-    whole = sum(float(s.square().sum()) for _, s, _ in parts.values())
-    lost = sum(float(s[rank:].square().sum()) for _, s, _ in parts.values())
-    return (lost / whole) ** 0.5 if whole else 0.0
-
-
-def _save(made: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    (made / CONFIG_FILE).write_text(json.dumps(config, indent=2))
-    save_file(dict(tensors), made / WEIGHTS_FILE, metadata={"format": "pt"})
+    _check_known(base_config)
+    config = read_config(folder)
+    ranks = [rank] if rank else [r for r in RANK_CLASSES if r <= LARGEST_RANK]
+    cuts = {module: cut_matrix(delta, ranks) for module, delta in merged.deltas(folder, base)}
+    size = sum(cut.size for cut in cuts.values())
+    errors = {r: (sum(cut.lost[r] for cut in cuts.values()) / size) ** 0.5 for r in ranks}
+    chosen = next((r for r in ranks if errors[r] <= EXACT), ranks[-1])
+    deltas = {module: cut.at(chosen) for module, cut in cuts.items()}
+    write(deltas, made, config.get("base_model_name_or_path"))
+    how = f"true ΔW cut to rank {chosen}"
+    if kind := initial_weights.changes_base(config):
+        how += f"; {kind}'s base computed again, as if it was not quantised in training"
+    return how, errors[chosen]

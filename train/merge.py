@@ -7,7 +7,6 @@ first, so weights mean the same for all of them.
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +21,9 @@ from adapters import bases
 from adapters.card import card
 from adapters.deltas import Delta, distance, norm, read_deltas
 from adapters.errors import BaseMismatch, Rejected, UsageError
-from adapters.files import CONFIG_FILE, WEIGHTS_FILE
-from adapters.lint import RANK_CLASSES, rank_class
 from adapters.registry import Registry
 from adapters.types import Version, check_name
+from train.lowrank import cut_factors, write
 
 METHODS = ("cat", "svd", "linear", "ties", "dare_ties")
 _EXACT_ERROR = 1e-4
@@ -89,7 +87,10 @@ def merge(asked: Merge, registry: Registry, *, base: str | None = None) -> Versi
     }
     error = worst_error(merged, weighted, activations(found.path, list(merged)))
     if asked.method == "cat" and error > _EXACT_ERROR:
-        raise Rejected(f"The merger is off by {error:.2g}, so nothing was published.")
+        raise Rejected(
+            f"The merger is off by {error:.2g}, so nothing was published.",
+            fix="This should be exact: report it with the versions' recipes.",
+        )
     with tempfile.TemporaryDirectory(prefix="adapters-merge-") as folder:
         rank = write(merged, Path(folder), origin.name)
         recipe = {
@@ -141,7 +142,7 @@ def _combine(parts: Sequence[Delta | None], asked: Merge) -> Delta:
     if asked.method in ("cat", "svd"):
         a = numpy.concatenate([part.a for part in present])
         b = numpy.concatenate([part.scale * part.b for part in present], axis=1)
-        return Delta(a, b, 1.0) if asked.method == "cat" else _truncated(a, b, asked.r)
+        return Delta(a, b, 1.0) if asked.method == "cat" else cut_factors(a, b, asked.r)
     if len(present) < len(parts) or len({part.a.shape[0] for part in present}) > 1:
         raise Rejected(
             f"{asked.method} needs the same modules at the same rank in every version.",
@@ -153,18 +154,6 @@ def _combine(parts: Sequence[Delta | None], asked: Merge) -> Delta:
     a = combine([part.a for part in present], roots)
     signed = [math.copysign(root, part.scale) for root, part in zip(roots, present, strict=True)]
     return Delta(a, combine([part.b for part in present], signed), 1.0)
-
-
-def _truncated(a: Array, b: Array, r: int | None) -> Delta:
-    """Return the best approximation of B A at rank r (Eckart–Young); None: at its own rank."""
-    q_out, r_out = numpy.linalg.qr(b)
-    q_in, r_in = numpy.linalg.qr(a.T)
-    u, s, vt = numpy.linalg.svd(r_out @ r_in.T, full_matrices=False)
-    if r is None:
-        r = max(1, int((s > s[0] * 1e-6).sum()))
-    kept = min(r, len(s))
-    root = numpy.sqrt(s[:kept])
-    return Delta(root[:, None] * (vt[:kept] @ q_in.T), (q_out @ u[:, :kept]) * root, 1.0)
 
 
 def _factorwise(asked: Merge) -> Callable[[list[Array], list[float]], Array]:
@@ -247,50 +236,3 @@ def worst_error(
 def _apply(delta: Delta, x: Array) -> Array:
     product: Array = delta.scale * ((x @ delta.a.T) @ delta.b.T)
     return product
-
-
-# -- writing --------------------------------------------------------------------------------------
-
-
-def write(merged: Mapping[str, Delta], folder: Path, base: str) -> int:
-    """Write a plain PEFT adapter of scale 1 (lora_alpha is r, module by module).
-
-    Returns the smallest `max_lora_rank` that serves it.
-
-    Raises:
-        Rejected: a rank above what vLLM serves.
-    """
-    from safetensors.numpy import save_file
-
-    ranks = {module: delta.a.shape[0] for module, delta in merged.items()}
-    largest = max(ranks.values())
-    if largest > RANK_CLASSES[-1]:
-        raise Rejected(
-            f"The merger has rank {largest}, vLLM serves {RANK_CLASSES[-1]} at most.",
-            fix="Cut it: --method svd --r 128.",
-        )
-    others = {module: rank for module, rank in ranks.items() if rank != largest}
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "r": largest,
-        "lora_alpha": largest,
-        "rank_pattern": others,
-        "alpha_pattern": others,
-        "target_modules": sorted({module.rpartition(".")[2] for module in ranks}),
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "use_rslora": False,
-        "inference_mode": True,
-    }
-    tensors = {}
-    for module, delta in merged.items():
-        path = f"base_model.model.{module}"
-        embedding = module.endswith("embed_tokens")
-        names = ("embedding_A", "embedding_B") if embedding else ("A.weight", "B.weight")
-        for name, values in zip(names, (delta.a, delta.scale * delta.b), strict=True):
-            tensors[f"{path}.lora_{name}"] = numpy.ascontiguousarray(values, dtype=numpy.float32)
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    return rank_class(largest)

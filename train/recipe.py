@@ -70,7 +70,10 @@ class Recipe:
         Key("Answers, preferences, desirable or not, rewards of what it says; a reward model."),
     ] = "sft"
     tuner: Annotated[Literal["qlora", "lora"], Key("NF4 base, or the base as it is.")] = "qlora"
-    """`qlora`: the base in NF4 with double quantisation (arXiv 2305.14314)."""
+    """`qlora`: the base in NF4 with double quantisation (arXiv 2305.14314).
+
+    Of a mixture bitsandbytes leaves the experts as they are: little memory is saved.
+    """
 
     # The rows
     form: Annotated[str | None, Key("alpaca, messages, sharegpt, …; else it is detected.")] = None
@@ -151,8 +154,9 @@ class Recipe:
     lora_alpha: Annotated[float, Key("Scale: alpha / r.", 1e-3, 1e5)] = 32
     lora_dropout: Annotated[float, Key("Share of inputs dropped.", 0, 0.9)] = 0.0
     target_modules: Annotated[
-        str | tuple[str, ...], Key("all-linear (but the head), or names: q_proj,v_proj.")
+        str | tuple[str, ...], Key("all-linear, or names: q_proj,v_proj.")
     ] = ALL_LINEAR
+    """`all-linear`: all but the head; of a mixture of experts the attention."""
     use_rslora: Annotated[bool, Key("Scale by alpha / √r (arXiv 2312.03732).")] = False
 
     # The run (transformers.TrainingArguments, trl.SFTConfig)

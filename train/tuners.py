@@ -87,27 +87,43 @@ def attach(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
     """Put the adapter on a base: W + scale · B A, with A (r, in) and B (out, r) all that learns.
 
     Raises:
-        UsageError: the base has no such target module.
+        UsageError: the base has no such target module, or it is one that vLLM does not serve.
     """
-    targets = recipe.target_modules
-    if not isinstance(targets, str):
-        named = {name.rpartition(".")[2]: module for name, module in model.named_modules()}
-        linear = sorted(name for name, module in named.items() if hasattr(module, "in_features"))
-        if unknown := sorted(set(targets) - named.keys()):
-            raise UsageError(
-                f"This base has no module {', '.join(unknown)}.",
-                fix=f"--target-modules takes {ALL_LINEAR} or names out of {', '.join(linear)}.",
-            )
+    fix = f"--target-modules {ALL_LINEAR} takes what can be trained and served."
     config = LoraConfig(
         task_type="SEQ_CLS" if recipe.method == "reward" else "CAUSAL_LM",
         modules_to_save=[REWARD_HEAD] if recipe.method == "reward" else None,
         r=recipe.r,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=_targets(model, recipe),
         use_rslora=recipe.use_rslora,
     )
-    return get_peft_model(model, config)
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        raise UsageError(f"PEFT does not take these target modules: {error}", fix=fix) from error
+    if adapted.peft_config["default"].target_parameters:
+        raise UsageError("vLLM does not serve experts that PEFT trains as one.", fix=fix)
+    return adapted
+
+
+def _targets(model: PreTrainedModel, recipe: Recipe) -> str | list[str]:
+    """Return what PEFT takes; of a mixture it would take the experts too, which is not served."""
+    names = [name for name, _ in model.named_modules()]
+    linear = [name for name, module in model.named_modules() if hasattr(module, "in_features")]
+    if isinstance(recipe.target_modules, str):
+        mixture = any(name.endswith(".experts") for name in names)
+        attention = {name.rpartition(".")[2] for name in linear if "attn" in name}
+        return sorted(attention) if mixture else recipe.target_modules
+    named = {name.rpartition(".")[2] for name in names}
+    if unknown := sorted(set(recipe.target_modules) - named):
+        known = sorted({name.rpartition(".")[2] for name in linear})
+        raise UsageError(
+            f"This base has no module {', '.join(unknown)}.",
+            fix=f"--target-modules takes {ALL_LINEAR} or names out of {', '.join(known)}.",
+        )
+    return sorted(recipe.target_modules)
 
 
 def keep_in_float32(model: torch.nn.Module) -> None:

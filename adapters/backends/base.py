@@ -6,7 +6,7 @@ meaning, lint or experiments: those are the registry's (`adapters.registry`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,10 @@ class RegistryBackend(Protocol):
     @property
     def location(self) -> str:
         """What a person would type to name this registry."""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether `writing` keeps other writers out. Where not, look again after writing."""
 
     def names(self) -> list[str]:
         """Return the adapters that have at least one version, sorted."""
@@ -71,20 +75,20 @@ class RegistryBackend(Protocol):
 
         Atomic: at every instant, also after a kill, readers see the whole version or, for ever
         after, none: `numbers` leaves it out, `open` says that it was deleted, and `publish`
-        never gives its number again. Durable on return. What a kill left of its bytes is the
-        next `sweep`'s. Asks nobody whether the version is in use, that is the caller's to know:
-        folders that `open` returned may be empty from now on.
+        never gives its number again. Durable on return. One whose manifest cannot be read is
+        deleted, too. Asks nobody whether the version is in use, that is the caller's to know:
+        folders that `open` returned stay until the next `sweep`.
 
         Raises:
             NotFound: never published, or deleted already.
             UsageError: the line holds what JSON cannot.
         """
 
-    def sweep(self, name: str) -> int:
-        """Remove what writers that were killed left behind, and finish what they began.
+    def sweep(self, name: str, held: Collection[int] = ()) -> int:
+        """Remove the bytes of deleted versions but the `held`, and what killed writers left.
 
-        Never touches what a living writer is at. Returns how many bytes that freed; a backend
-        whose writers leave nothing behind returns 0.
+        Finishes what those began. Never touches what a living writer is at. Returns how many
+        bytes that freed; a backend that keeps nothing of either returns 0.
         """
 
     def journals(self, name: str, kind: str) -> list[str]:

@@ -45,6 +45,7 @@ from adapters.backends.hub_journals import (
     MAIN,
     VERSION_TAG,
     Journals,
+    deleted_of,
     deletions,
     journal_of,
     message_of,
@@ -61,6 +62,9 @@ _TOMBSTONES = "tombstones"
 FRESH_S = 10.0
 """So long a process trusts what it last saw of a repo: servers look four times a second, and the
 Hub counts calls. What the process itself writes it sees at once."""
+ADAPTERS_A_LOOK = 16
+"""With more adapters than this it is trusted longer in proportion: a look is a call for each, and
+the Hub allows 1000 in five minutes, of which a server then takes half."""
 
 
 class HubVersion(Version):
@@ -116,14 +120,22 @@ class HubBackend:
     def location(self) -> str:
         return f"hf://{self._org}"
 
+    @property
+    def exclusive(self) -> bool:
+        return False
+
     # -- versions -----------------------------------------------------------------------------
 
     def names(self) -> list[str]:
         now = time.monotonic()
-        if now - self._listed[0] >= self._fresh_s:
-            self._listed = now, [name for name in self._calls.repos() if is_name(name)]
+        if now - self._listed[0] >= self._trusted_s:
+            repos = self._calls.repos(MANIFEST_FILE)
+            self._listed = now, [name for name in repos if is_name(name)]
+            if not self._listed[1]:
+                self._check_readable()
         names = self._listed[1]
-        with ThreadPoolExecutor(8) as several:  # a call each: the list knows no tags
+        # A call each, which whoever lists versions or aliases needs anyway: the list has no tags.
+        with ThreadPoolExecutor(8) as several:
             return [
                 n for n, has in zip(names, several.map(self.numbers, names), strict=True) if has
             ]
@@ -210,14 +222,16 @@ class HubBackend:
         self._forget(name)
 
     def sweep(self, name: str, held: Collection[int] = ()) -> int:
+        """Finish as the port says; the bytes that it frees are this machine's copies."""
         refs = self._calls.refs(name)
-        if refs is not None:
-            self._highest(name, refs)  # names a version whose writer was killed
-            for tag in refs.tags:
-                if tag.startswith(DELETED) and (left := tag.removeprefix(DELETED)) in refs.tags:
-                    self._calls.untag(name, left)
-            self._forget(name)
-        return self._cache.sweep(name)
+        if refs is None:
+            return self._cache.sweep(name)
+        self._highest(name, refs)  # names a version whose writer was killed
+        for tag in refs.tags:
+            if tag.startswith(DELETED) and (left := tag.removeprefix(DELETED)) in refs.tags:
+                self._calls.untag(name, left)
+        self._forget(name)
+        return self._cache.sweep(name, deleted_of(refs) - {*held})
 
     # -- journals -----------------------------------------------------------------------------
 
@@ -237,11 +251,9 @@ class HubBackend:
             self._forget(name)  # also after a conflict: the next look shows who was first
 
     def check_writable(self) -> None:
-        told = self._calls.persist("ask who you are", lambda _: self._calls.api.whoami())
-        names = {told.get("name"), *(org.get("name") for org in told.get("orgs", []))}
-        role = told.get("auth", {}).get("accessToken", {}).get("role")
-        if self._org not in names or role == "read":
-            why = "is for reading only" if role == "read" else f"is not of {self._org}"
+        member, role = self._membership()
+        if not member or role == "read":
+            why = "is for reading only" if member else f"is not of {self._org}"
             raise RegistryUnavailable(
                 f"Cannot write to {self.location}: the token {why}.",
                 fix="Log in with one that may: hf auth login",
@@ -257,13 +269,39 @@ class HubBackend:
 
     # -- inside -------------------------------------------------------------------------------
 
+    def _membership(self) -> tuple[bool, str | None]:
+        """Say whether the token is of the organisation, and for what it is: read, write …"""
+        told = self._calls.persist("ask who you are", lambda _: self._calls.api.whoami())
+        names = {told.get("name"), *(org.get("name") for org in told.get("orgs", []))}
+        return self._org in names, told.get("auth", {}).get("accessToken", {}).get("role")
+
+    def _check_readable(self) -> None:
+        """Tell a registry that is empty from one whose repos are hidden: to the Hub both are."""
+        from huggingface_hub import get_token
+
+        if get_token() is None:
+            why = "there is no token"
+        elif not self._membership()[0]:
+            why = "the token is not of it"
+        else:
+            return
+        raise RegistryUnavailable(
+            f"Nothing is to be seen in {self.location}: {why}, and private repos are hidden.",
+            fix="Log in with a token that may read there: hf auth login",
+        )
+
     def _version(self, content: Manifest, sha: str) -> HubVersion:
         return HubVersion(content, sha, lambda: self._cache.folder(content.name, sha))
 
+    @property
+    def _trusted_s(self) -> float:
+        """How long what was seen is trusted: longer where a look costs very many calls."""
+        return self._fresh_s * max(1.0, len(self._listed[1]) / ADAPTERS_A_LOOK)
+
     def _refs(self, name: str) -> Refs | None:
-        """Return a repo's refs as they were `fresh_s` ago at the earliest."""
+        """Return a repo's refs as they were `_trusted_s` ago at the earliest."""
         now, seen = time.monotonic(), self._seen.get(name)
-        if seen is None or now - seen[0] >= self._fresh_s:
+        if seen is None or now - seen[0] >= self._trusted_s:
             seen = self._seen[name] = now, self._calls.refs(name)
         return seen[1]
 

@@ -19,7 +19,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from adapters.files import (
     seal,
     write_durably,
 )
+from adapters.home import hub_cache
 from adapters.types import File, Manifest
 
 MOST_MANIFEST_BYTES = 4 << 20
@@ -49,8 +50,7 @@ class Cache:
     """Where one organisation's commits are kept on this machine."""
 
     def __init__(self, calls: Calls) -> None:
-        home = Path(os.environ.get("ADAPTERS_HOME") or "~/.adapters").expanduser().absolute()
-        self._root = home / "cache" / "hub" / calls.org
+        self._root = hub_cache(calls.org)
         self._calls = calls
         self._checked: set[Path] = set()
 
@@ -77,7 +77,10 @@ class Cache:
     def _fetch_manifest(self, name: str, sha: str) -> bytes:
         sizes = self._calls.files(name, sha)
         if sizes.get(MANIFEST_FILE, 0) > MOST_MANIFEST_BYTES:
-            raise RegistryUnavailable(f"The manifest of {self._calls.repo(name)} is too large.")
+            raise RegistryUnavailable(
+                f"The manifest of {self._calls.repo(name)} at {sha[:12]} is too large.",
+                fix="Publish it again as a new version; do not edit adapters on the Hub's pages.",
+            )
         raw = self._calls.content(name, sha, MANIFEST_FILE)
         where = f"{self._calls.repo(name)} at {sha[:12]}"
         if raw is None:
@@ -177,11 +180,30 @@ class Cache:
         with on_disk(target), suppress(FileExistsError):
             self._settle(staged, target)
 
-    def sweep(self, name: str) -> int:
-        """Remove what killed publications left, and downloads left for a day; return the bytes."""
+    def copies(self, name: str) -> Iterator[tuple[int, Path]]:
+        """Yield numbers and folders of the versions that are here; 0: nobody knows which."""
+        for path in (self._root / name).glob("[0-9a-f]*/"):
+            try:
+                content = _understood((path / MANIFEST_FILE).read_bytes(), str(path))
+                yield content.version, path
+            except (OSError, RegistryUnavailable):
+                yield 0, path
+
+    def remove(self, copy: Path) -> int:
+        """Remove one of the `copies`; return the bytes that freed."""
+        with on_disk(copy):
+            return _discard(copy)
+
+    def sweep(self, name: str, gone: Collection[int] = ()) -> int:
+        """Remove versions that are `gone`, what killed publications left, downloads left for a day.
+
+        Returns how many bytes that freed.
+        """
         home, freed = self._root / name, 0
         if not home.is_dir():
             return 0
+        for number, path in self.copies(name):
+            freed += self.remove(path) if number in gone else 0
         with on_disk(home), FileLock(home / ".lock"):
             for left in home.glob(f"{_STAGING}*"):
                 with suppress(FileNotFoundError):  # its writer finished
@@ -201,6 +223,8 @@ class Cache:
             staged.chmod(0o755)
             if not target.is_dir():
                 raise
+        else:
+            self._checked.add(target)
         fsync_folder(target.parent)
 
 

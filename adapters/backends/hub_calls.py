@@ -111,19 +111,35 @@ class Calls:
         raise AssertionError("unreachable")
 
     def _pause_s(self, turn: int, error: Exception) -> float:
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+            parse_ratelimit_headers,
+        )
+
         longest = min(LONGEST_PAUSE_S, self._first_pause_s * 2.0 ** min(turn, 16))
-        asked = str(getattr(getattr(error, "response", None), "headers", {}).get("Retry-After"))
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        asked, limit = str(headers.get("Retry-After")), parse_ratelimit_headers(headers)
         least = float(asked) if re.fullmatch(r"\d+(\.\d+)?", asked) else 0.0
+        if limit and not limit.remaining:
+            least = max(least, limit.reset_in_seconds)
         return min(least, self._patience_s) + random.uniform(0.1, 1) * longest
 
     # -- reading; each repeats itself ----------------------------------------------------------
 
-    def repos(self) -> list[str]:
-        """Return the names of the organisation's repos that the token may see."""
+    def repos(self, holding: str) -> list[str]:
+        """Return the names of the organisation's repos that the token may see.
+
+        Left out are those without a file `holding` on main, at no further call: a thousand repos
+        are one.
+        """
         found = self.persist(
-            f"list the repos of {self.org}", lambda _: list(self.api.list_models(author=self.org))
+            f"list the repos of {self.org}",
+            lambda _: list(self.api.list_models(author=self.org, expand=["siblings"])),
         )
-        return sorted(model.id.partition("/")[2] for model in found)
+        return sorted(
+            model.id.partition("/")[2]
+            for model in found
+            if model.siblings is None or holding in [file.rfilename for file in model.siblings]
+        )
 
     def refs(self, name: str) -> Refs | None:
         """Return branches and tags; None where there is no such repo, or none we may see."""

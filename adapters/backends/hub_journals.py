@@ -123,6 +123,12 @@ def versions_of(refs: Refs) -> dict[int, str]:
     return {int(v[1]): sha for v, tag, sha in found if v and f"{DELETED}{tag}" not in refs.tags}
 
 
+def deleted_of(refs: Refs) -> set[int]:
+    """Return the numbers of the versions that were deleted."""
+    tags = (tag.removeprefix(DELETED) for tag in refs.tags if tag.startswith(DELETED))
+    return {int(found[1]) for tag in tags if (found := VERSION_TAG.fullmatch(tag))}
+
+
 def branch_of(journal: str) -> str | None:
     """Return the branch of a journal; None where Git or the Hub would not have it."""
     kind, _, stem = journal.partition("/")

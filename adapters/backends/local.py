@@ -8,7 +8,7 @@
 
 A version appears by one rename of a staged and fsynced folder onto `vN`, which fails where
 `vN` exists: that rename is the claim. It is deleted by one rename too, of a fsynced tombstone
-into `vN`: so its number is never free, and the other files can go afterwards at any pace.
+into `vN`: so its number is never free, and the other files go with a later sweep.
 
 Readers take no lock. Writers of one adapter take `.lock` (flock, gone with the process) so that
 they need not race for the claim. A staging folder is flocked by its writer, and made and swept
@@ -24,18 +24,27 @@ import os
 import platform
 import re
 import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from adapters.backends.base import Line
-from adapters.backends.encoding import encoded
+from adapters.backends.encoding import MOST_DOCUMENT_BYTES, encoded
 from adapters.errors import Conflict, NotFound, RegistryUnavailable
-from adapters.files import MANIFEST_FILE, copy_in, fsync_folder, make_folder, write_durably
+from adapters.files import (
+    MANIFEST_FILE,
+    copy_in,
+    fsync_folder,
+    make_folder,
+    open_plain,
+    read_up_to,
+    write_durably,
+)
 from adapters.types import File, Manifest, Version, is_name
 
 _STAGING = ".staging-"
@@ -43,6 +52,8 @@ _HOST = re.sub(r"[^A-Za-z0-9.]", "_", platform.node())[:64]
 _STALE_STAGING_S = 24 * 3600
 """For staging folders of other machines, whose locks may not be seen from here."""
 _LOCK_TIMEOUT_S = 60
+_MOST_JOURNAL_BYTES = 64 << 20
+"""Some 300,000 lines; what is larger is none of ours."""
 TOMBSTONE_FILE = "tombstone.json"
 _VERSION_FOLDER = re.compile(r"v([1-9][0-9]{0,8})")
 _JOURNAL_SUFFIX = ".jsonl"
@@ -60,6 +71,10 @@ class LocalBackend:
     @property
     def location(self) -> str:
         return str(self.root)
+
+    @property
+    def exclusive(self) -> bool:
+        return True
 
     def names(self) -> list[str]:
         with _translated(self._adapters, "read"):
@@ -94,7 +109,11 @@ class LocalBackend:
             )
         if path not in self._opened:
             with _translated(path, "read"), _understood(path / MANIFEST_FILE):
-                content = Manifest.from_json(json.loads((path / MANIFEST_FILE).read_bytes()))
+                if path.is_symlink():
+                    raise ValueError("its folder is a link")
+                with open_plain(path / MANIFEST_FILE) as stream:
+                    read = json.loads(read_up_to(stream, MOST_DOCUMENT_BYTES))
+                content = Manifest.from_json(read)
                 if (content.name, content.version) != (name, number):
                     raise ValueError(f"it is that of {content.name}@v{content.version}")
                 self._opened[path] = Version(content, path)
@@ -111,7 +130,7 @@ class LocalBackend:
     ) -> Version:
         home = self._adapters / name
         with _translated(home, "write"):
-            self.sweep(name)
+            self._sweep_staging(name)
             with self._staging(name) as staged:
                 files = {path: copy_in(folder / path, staged / path) for path in paths}
                 with self.writing(name):
@@ -151,25 +170,35 @@ class LocalBackend:
         with _translated(version, "write"):
             if not _is_version(str(version)):
                 self.open(name, number)  # says whether it ever was
+            if version.is_symlink():
+                raise RegistryUnavailable(
+                    f"{version} is a link, not a version's folder.", fix=f"Remove it: rm {version}"
+                )
             with self.writing(name), self._staging(name) as staged:
-                self.open(name, number)  # another writer may have been first
+                if not _is_version(str(version)):
+                    self.open(name, number)  # another writer was first
                 write_durably(staged / TOMBSTONE_FILE, tombstone)
                 version.chmod(0o755)
                 (staged / TOMBSTONE_FILE).rename(version / TOMBSTONE_FILE)  # deleted from here on
                 fsync_folder(version)
-                _finish(version)
         self._opened.pop(version, None)
 
-    def sweep(self, name: str) -> int:
-        home, freed = self._adapters / name, 0
+    def sweep(self, name: str, held: Collection[int] = ()) -> int:
+        home = self._adapters / name
         if not _exists(home):
             return 0
         with _translated(home, "write"), self.writing(name):
-            for left in home.glob(f"{_STAGING}*"):
-                freed += _discard_if_left(left)
-            for number in self._taken(name):
+            freed = self._sweep_staging(name)
+            for number in {*self._taken(name)} - {*held}:
                 freed += _finish(home / f"v{number}")
         return freed
+
+    def _sweep_staging(self, name: str) -> int:
+        home = self._adapters / name
+        if not _exists(home):
+            return 0
+        with self.writing(name):
+            return sum(_discard_if_left(left) for left in home.glob(f"{_STAGING}*"))
 
     def journals(self, name: str, kind: str) -> list[str]:
         folder = self._adapters / name / kind
@@ -182,7 +211,7 @@ class LocalBackend:
         path = self._journal(name, journal)
         with _translated(path, "read"), _understood(path):
             try:
-                stream = path.open("rb")
+                stream = open_plain(path)
             except FileNotFoundError:
                 return []
             with stream:  # servers look four times a second: read again only what has changed
@@ -190,7 +219,8 @@ class LocalBackend:
                 mark = (status.st_ino, status.st_size, status.st_mtime_ns)
                 known = self._journals.get(path)
                 if known is None or known[0] != mark:
-                    complete, _, _ = stream.read().rpartition(b"\n")
+                    content = read_up_to(stream, _MOST_JOURNAL_BYTES)
+                    complete, _, _ = content.rpartition(b"\n")
                     known = mark, [json.loads(line) for line in complete.split(b"\n") if line]
                     self._journals[path] = known
         return list(known[1])
@@ -202,7 +232,7 @@ class LocalBackend:
             if expect is not None and len(self.read(name, journal)) != expect:
                 raise Conflict(f"{name}: {journal} changed meanwhile.", fix="Look, and try again.")
             make_folder(path.parent)
-            with path.open("a+b") as stream:
+            with open_plain(path, "a+b") as stream:
                 stream.seek(0)
                 whole = stream.read().rpartition(b"\n")
                 stream.truncate(len(whole[0]) + len(whole[1]))  # a line cut short by a crash
@@ -305,18 +335,22 @@ def _discard_if_left(staged: Path) -> int:
 
 
 def _finish(version: Path) -> int:
-    """End what a kill cut short in a deletion; return the bytes that freed. Under the lock."""
+    """End a deletion; return how many bytes that freed. Under the lock.
+
+    A folder that can be written is one that a deletion has begun with and not ended.
+    """
+    mode = version.lstat().st_mode
+    if not stat.S_ISDIR(mode) or not mode & 0o222:
+        return 0
     freed = 0
     if (version / TOMBSTONE_FILE).exists():
         for left in version.iterdir():
             if left.name != TOMBSTONE_FILE:
-                version.chmod(0o755)
                 freed += left.lstat().st_size
                 left.unlink()
     elif not (version / MANIFEST_FILE).exists():
         return 0  # not ours
-    if version.stat().st_mode & 0o222:
-        version.chmod(0o555)
+    version.chmod(0o555)
     return freed
 
 

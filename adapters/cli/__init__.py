@@ -34,6 +34,7 @@ _COMMANDS = {
     "promote": ("adapters.cli.registry:promote", "Point an alias at a version."),
     "demote": ("adapters.cli.registry:demote", "Remove an alias; its history stays."),
     "rollback": ("adapters.cli.registry:rollback", "Point an alias back at what it was."),
+    "tag": ("adapters.cli.housekeeping:tag", "Change a version's tags and notes."),
     "log": ("adapters.cli.registry:log", "Show what was done to an adapter."),
     "protect": ("adapters.cli.housekeeping:protect", "Have an alias move only with --yes."),
     "verify": ("adapters.cli.housekeeping:verify", "Find out what is damaged."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,9 +12,15 @@ from adapters.errors import InvalidAdapter, UsageError
 from adapters.housekeeping import Housekeeping, Verdict
 from adapters.render import emit_json, table
 from adapters.retention import Retention, Usage
-from adapters.types import PRODUCTION
+from adapters.types import PRODUCTION, Ref
+
+if TYPE_CHECKING:
+    from adapters.copies import Copies
 
 VersionArgument = Annotated[str, typer.Argument(help="The version, e.g. support@v3.")]
+CacheOption = Annotated[
+    bool, typer.Option("--cache", help="This machine's copies of the Hub's versions instead.")
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Yes, delete for good.")]
 
 
@@ -66,6 +72,33 @@ def retire(
         typer.echo(f"{version.ref} is {'served again' if undo else 'retired'}.")
 
 
+def tag(
+    ref: VersionArgument,
+    add: Annotated[
+        list[str] | None, typer.Option(help="A tag, e.g. lang=de; may be repeated.")
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
+    notes: Annotated[str | None, typer.Option(help="Free text in place of what is there.")] = None,
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Change a version's tags and notes; they stand beside it, the version stays as it is.
+
+    Example: adapters tag support@v3 --add lang=de --remove draft
+    """
+    if not add and not remove and notes is None:
+        raise UsageError("What is to be changed?", fix="Say --add, --remove or --notes.")
+    opened = Housekeeping.open(registry)
+    labels = opened.label(ref, add=add or (), remove=remove or (), notes=notes)
+    version = opened.resolve(ref).ref  # however it was named
+    if json:
+        emit_json({"version": version, **asdict(labels)})
+    else:
+        typer.echo(f"{version}: {', '.join(labels.tags) or 'no tags'}")
+        if labels.notes:
+            typer.echo(labels.notes)
+
+
 def delete(
     ref: VersionArgument,
     yes: YesOption = False,
@@ -79,11 +112,12 @@ def delete(
     """
     if not yes:
         raise UsageError(f"{ref} would be gone for good.", fix="Add --yes to delete it.")
-    version = Housekeeping.open(registry).delete(ref, reason=reason)
+    buried = Housekeeping.open(registry).delete(ref, reason=reason)
+    version = f"{Ref.parse(ref).name}@v{buried.version}"
     if json:
-        emit_json({"version": version.ref, "digest": version.manifest.digest, "reason": reason})
+        emit_json({"version": version, **buried.detail})
     else:
-        typer.echo(f"{version.ref} is deleted.")
+        typer.echo(f"{version} is deleted.")
 
 
 def gc(
@@ -94,17 +128,20 @@ def gc(
         bool, typer.Option("--dry-run", help="Only show what would go; so without --yes.")
     ] = False,
     yes: YesOption = False,
+    cache: CacheOption = False,
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Delete versions that nobody holds, and what killed writers left.
 
     Kept: what aliases point at and one rollback brings back, running experiments' arms, what
-    servers have loaded, the last versions, and the parents of all these.
+    servers have loaded, the last versions, and the parents of all these. With --cache: copies of
+    the Hub's versions on this machine but the last and what its servers have loaded; they are
+    fetched again when they are needed.
 
     Example: adapters gc --keep-last 5 --yes
     """
-    opened, deleting = Retention.open(registry), yes and not dry_run
+    opened, deleting = _of(registry, cache), yes and not dry_run
     gone = opened.collect(keep_last=keep_last) if deleting else opened.plan(keep_last=keep_last)
     if json:
         emit_json({"deleted": deleting, "versions": [asdict(usage) for usage in gone]})
@@ -115,12 +152,14 @@ def gc(
     typer.echo(f"Deleted {total}." if deleting else f"Would delete {total}. Do it: --yes")
 
 
-def du(registry: RegistryOption = None, json: JsonOption = False) -> None:
+def du(
+    cache: CacheOption = False, registry: RegistryOption = None, json: JsonOption = False
+) -> None:
     """Show how many bytes each adapter and each version takes.
 
     Example: adapters du
     """
-    found = Retention.open(registry).usage()
+    found = _of(registry, cache).usage()
     names = sorted({usage.version.partition("@")[0] for usage in found})
     totals = {
         name: sum(u.size_bytes for u in found if u.version.partition("@")[0] == name)
@@ -149,6 +188,18 @@ def protect(
         emit_json({"alias": f"{name}@{alias}", "protected": not undo})
     else:
         typer.echo(f"{name}@{alias} {'moves freely' if undo else 'asks for --yes'} from now on.")
+
+
+def _of(registry: str | None, cache: bool) -> Retention | Copies:
+    if not cache:
+        return Retention.open(registry)
+    if registry:
+        raise UsageError(
+            f"The copies are this machine's, not of {registry}.", fix="Leave out --registry."
+        )
+    from adapters.copies import Copies
+
+    return Copies()
 
 
 def _line(verdict: Verdict) -> str:

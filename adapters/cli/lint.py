@@ -32,21 +32,33 @@ def lint(
         int | None,
         typer.Option(min=1, max=512, help="With --fix: of the copy.  [default: exact, up to 64]"),
     ] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --fix: the adapter as saved before training (PiSSA, OLoRA, CorDA, LoRA-GA)."
+            "  [default: e.g. pissa_init beside it]"
+        ),
+    ] = None,
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Check that vLLM serves an adapter as PEFT does. Exits with 4 if it would not.
 
     Example: adapters lint ./checkpoint-500 --base Qwen/Qwen3-0.6B
+
     Example: adapters lint ./dora --base tiny --fix --out ./plain
+
+    Example: adapters lint ./corda --base tiny --fix --initial ./corda_init --out ./plain
     """
     from adapters.examine import examine
 
     if fix:
-        _fix(target, base, out, rank, registry, json)
+        _fix(target, base, out, rank, initial, registry, json)
         return
-    if out or rank:
-        raise UsageError("--out and --rank are for --fix.", fix="Add --fix, or leave them out.")
+    if out or rank or initial:
+        raise UsageError(
+            "--out, --rank and --initial are for --fix.", fix="Add --fix, or leave them out."
+        )
     examined = examine(target, base=base, registry=registry)
     if json:
         emit_json(examined.as_json())
@@ -61,6 +73,7 @@ def _fix(
     base: str | None,
     out: Path | None,
     rank: int | None,
+    initial: Path | None,
     registry: str | None,
     json: bool,
 ) -> None:
@@ -73,7 +86,7 @@ def _fix(
         raise UsageError("--fix needs the base.", fix="Name the one it was trained on: --base B")
     from train.convert import convert
 
-    done = convert(examined.folder, out, examined.base_path, rank=rank)
+    done = convert(examined.folder, out, examined.base_path, initial=initial, rank=rank)
     if json:
         emit_json({"path": str(out), **done.as_json()})
     else:

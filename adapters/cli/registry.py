@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from adapters.errors import UsageError
+from adapters.errors import RegistryUnavailable, UsageError
+from adapters.labels import Labels
+from adapters.reading import Damaged
 from adapters.registry import Registry
 from adapters.render import emit_json, table
 from adapters.selection import Condition, order, select
@@ -48,26 +49,39 @@ def list_(
 ) -> None:
     """List adapters, each by the version its name means; or the versions of one, or a search.
 
+    Exit code 1: something is damaged, and all the rest is listed.
+
     Example: adapters list support --metric 'eval_loss<1.2' --sort eval_loss
     """
     opened = Registry.open(registry)
     conditions = [Condition.parse(text) for text in metric or ()]
-    names = [name] if name else opened.names()
-    if name or all_ or base or tag or conditions:
-        every = [version for each in names for version in opened.versions(each)]
-    else:
-        every = [opened.resolve(each) for each in names]
-    found = order(select(every, base=base, tags=tag or (), conditions=conditions), sort)
+    whole = bool(name or all_ or base or tag or conditions)
+    surveys = [opened.survey(n, whole=whole) for n in ([name] if name else opened.names())]
+    every = [version for versions, _ in surveys for version in versions]
+    damaged = [each for _, unreadable in surveys for each in unreadable]
+    found = order(
+        select(
+            every,
+            base=base,
+            tags=tag or (),
+            tags_of=lambda version: opened.labels(version).tags,
+            conditions=conditions,
+        ),
+        sort,
+    )
     columns = ["eval_loss", *(condition.metric for condition in conditions)]
     rows = [_row(opened, version, columns) for version in found]
+    rows += [_row(opened, each, columns) for each in damaged]
     if json:
         emit_json(rows)
     elif rows:
-        typer.echo(table(list(rows[0]), [list(row.values()) for row in rows]))
+        typer.echo(_rows(rows))
     elif every:
         typer.echo("No version meets all of that.")
     else:
         typer.echo(f"No adapters in {opened.location}. Train one: adapters train --help")
+    if damaged:
+        refuse_damaged(damaged)
 
 
 def show(
@@ -82,12 +96,10 @@ def show(
     opened = Registry.open(registry)
     version = opened.resolve(ref)
     standing = opened.standings(version.name).get(version.number)
-    manifest = version.manifest.as_json() | {"path": str(version.path)}
     if json:
-        said = asdict(standing) if standing else None
-        emit_json(manifest | {"engine_name": version.engine_name, "standing": said})
+        emit_json(version_json(version, standing) | asdict(opened.labels(version)))
     else:
-        typer.echo(_card(version, standing))
+        typer.echo(_card(version, standing, opened.labels(version)))
 
 
 def promote(
@@ -182,28 +194,70 @@ def _show_move(name: str, alias: str, move: AliasMove, json: bool) -> None:
     typer.echo(f"{name}@{alias} → {to}{before}")
 
 
-def _row(registry: Registry, version: Version, metrics: Iterable[str]) -> dict[str, object]:
-    manifest = version.manifest
-    aliases = [a for a, n in registry.aliases(version.name).items() if n == version.number]
-    standing = registry.standings(version.name).get(version.number)
+def refuse_damaged(damaged: list[Damaged]) -> NoReturn:
+    """Say what could not be read, once all the rest is shown."""
+    first = damaged[0].error
+    if not damaged[0].number:
+        raise RegistryUnavailable(first.message, fix=first.fix)
+    ref = damaged[0].ref
+    raise RegistryUnavailable(
+        f"Damaged: {', '.join(each.ref for each in damaged)}. {first.message}",
+        fix=f"Restore the file. Else keep it out: adapters verify {ref} --quarantine, "
+        f"or delete it: adapters delete {ref}",
+    )
+
+
+def version_json(version: Version, standing: Standing | None = None) -> dict[str, Any]:
+    """Return a version as `show --json` prints it."""
     return {
-        "version": version.ref,
-        "aliases": ",".join(aliases) or None,
-        "standing": standing.state if standing else None,
-        "base": manifest.base.id,
-        "r": manifest.peft.get("r"),
-        **{name: _rounded(manifest.metrics.get(name)) for name in dict.fromkeys(metrics)},
-        "rows": manifest.dataset.get("train_rows"),
-        "created": manifest.created_at,
-        "digest": manifest.digest[:12],
+        **version.manifest.as_json(),
+        "path": str(version.path),
+        "engine_name": version.engine_name,
+        "standing": asdict(standing) if standing else None,
     }
+
+
+def _row(registry: Registry, found: Version | Damaged, metrics: list[str]) -> dict[str, Any]:
+    aliases, standing = [], None
+    if found.number:
+        aliases = [a for a, n in registry.aliases(found.name).items() if n == found.number]
+        standing = registry.standings(found.name).get(found.number)
+    manifest = found.manifest if isinstance(found, Version) else None
+    measured = manifest.metrics if manifest else {}
+    return {
+        "version": found.ref,
+        "aliases": aliases,
+        "standing": standing.state if standing else None,
+        "damaged": manifest is None,
+        "tags": list(registry.labels(found).tags) if isinstance(found, Version) else [],
+        "base": manifest and manifest.base.id,
+        "r": manifest and manifest.peft.get("r"),
+        **{name: _rounded(measured.get(name)) for name in dict.fromkeys(metrics)},
+        "rows": manifest and manifest.dataset.get("train_rows"),
+        "created": manifest and manifest.created_at,
+        "digest": manifest and manifest.digest,
+    }
+
+
+def _rows(rows: list[dict[str, Any]]) -> str:
+    shown = [
+        {
+            **row,
+            "aliases": ",".join(row["aliases"]) or None,
+            "standing": "damaged" if row["damaged"] else row["standing"],
+            "digest": row["digest"] and row["digest"][:12],
+        }
+        for row in rows
+    ]
+    columns = [column for column in rows[0] if column not in ("damaged", "tags")]
+    return table(columns, [[row[column] for column in columns] for row in shown])
 
 
 def _why(entry: LogEntry) -> object:
     return entry.detail.get("reason") or None
 
 
-def _card(version: Version, standing: Standing | None) -> str:
+def _card(version: Version, standing: Standing | None, labels: Labels) -> str:
     manifest = version.manifest
     facts: list[tuple[str, object]] = [
         ("version", version.engine_name),
@@ -215,8 +269,8 @@ def _card(version: Version, standing: Standing | None) -> str:
         ("dataset", ", ".join(f"{k}={v}" for k, v in manifest.dataset.items())),
         ("recipe", ", ".join(f"{k}={v}" for k, v in manifest.recipe.items() if v is not None)),
         ("metrics", ", ".join(f"{k}={_rounded(v)}" for k, v in manifest.metrics.items())),
-        ("tags", ", ".join(manifest.tags)),
-        ("notes", manifest.notes),
+        ("tags", ", ".join(labels.tags)),
+        ("notes", labels.notes),
         ("parents", ", ".join(manifest.parents) or None),
         ("lint", "passed" if manifest.lint.get("passed") else "failed"),
         ("size", f"{sum(f.size_bytes for f in manifest.files.values()) / 1e6:.1f} MB"),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from adapters.cli.registry import JsonOption, RegistryOption
+from adapters.cli.registry import JsonOption, RegistryOption, version_json
 from adapters.registry import Registry
 from adapters.render import emit_json, table
 
@@ -125,7 +125,7 @@ def train(
         return _show(*rehearse(job, Registry.open(registry)), json=json)
     version = run(job, Registry.open(registry))
     if json:
-        emit_json(version.manifest.as_json() | _where(version))
+        emit_json(version_json(version))
     else:
         typer.echo(f"{version.engine_name}\n{version.path}")
 

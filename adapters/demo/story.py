@@ -103,7 +103,10 @@ def _train(stage: Stage, length: Mapping[str, tuple[str, ...]]) -> Version:
         process.wait()
         raise
     if process.returncode:
-        raise AdaptersError(f"Training failed with exit code {process.returncode}, see above.")
+        raise AdaptersError(
+            f"Training failed with exit code {process.returncode}.",
+            fix="Its own message is above.",
+        )
     version = stage.registry.resolve(json.loads(printed)["engine_name"])
     losses = ", ".join(
         f"{key} {version.manifest.metrics[key]:.3f}"
@@ -164,7 +167,10 @@ async def _switch(stage: Stage, url: str, best: Version, scores: dict[str, Score
     shares = ", ".join(f"{name} {count}" for name, count in counts.items())
     typer.echo(f"  {len(served_by)} requests, none failed; answered by {shares}")
     if served_by[-1] != best.engine_name:
-        raise AdaptersError(f"{best.ref} was promoted, but {served_by[-1]} answered last.")
+        raise AdaptersError(
+            f"{best.ref} was promoted, but {served_by[-1]} answered last.",
+            fix="Run it again; if it stays so, report it with the server's log.",
+        )
 
 
 def _epilogue(stage: Stage, took_s: float) -> None:

@@ -18,11 +18,11 @@ from adapters.files import WEIGHTS_FILE, version_files
 from adapters.lint.base import Base, check_known
 from adapters.lint.config import MODULE_FIELDS, check_config, read_base_config, read_config
 from adapters.lint.copies import check_copies
+from adapters.lint.experts import targets
 from adapters.lint.expressions import Clock
 from adapters.lint.findings import RANK_CLASSES, WARNINGS, Finding, Report, rank_class
 from adapters.lint.identity import check_identity, check_tokenizer
 from adapters.lint.scales import Scales
-from adapters.lint.targets import Targets
 from adapters.lint.tensors import check_tensors, check_values, parts_of
 from adapters.weights import read_header
 
@@ -77,11 +77,13 @@ def check_adapter(
     weights = folder / WEIGHTS_FILE
     tensors = read_header(weights)
     base, unfit = Base(base_config, base_path), set[str]()
-    said = [*check_config(config), *check_identity(config, base_id), *check_known(base)]
+    said = [*check_config(config), *check_identity(config, base_id, base_path), *check_known(base)]
     if config.get("peft_type") == "LORA" and MODULE_FIELDS.isdisjoint(f.where for f in said):
         clock = Clock()
-        targeted, scales = Targets(config, clock), Scales(config, clock)
-        unfit, found = check_tensors(tensors, targeted, scales, base)
+        if not base.tied:
+            config = {**config, "ensure_weight_tying": False}
+        targeted, scales = targets(config, base, clock), Scales(config, clock)
+        unfit, found = check_tensors(config, tensors, targeted, scales, base)
         said += found
         if values:
             said += check_values(weights, tensors, scales, base_config)

@@ -49,6 +49,11 @@ class Base:
         """Whether vLLM is known to serve LoRA on all of `sizes`."""
         return self.config is not None and knows(self.config)
 
+    @property
+    def tied(self) -> bool:
+        """Whether the embeddings are one, as far as is known."""
+        return self.config is None or bool(self.config.get("tie_word_embeddings"))
+
     @cached_property
     def tensors(self) -> Mapping[str, tuple[Path, Tensor]]:
         """Each tensor of its safetensors files, with the file; empty where they are not here."""

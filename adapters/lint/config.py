@@ -16,8 +16,8 @@ from adapters.lint.targets import check_targets
 from adapters.weights import unique
 
 MODULE_FIELDS = frozenset({
-    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
-    "rank_pattern", "alpha_pattern",
+    "target_modules", "target_parameters", "exclude_modules", "layers_to_transform",
+    "layers_pattern", "rank_pattern", "alpha_pattern",
 })  # fmt: skip
 """Those that say which modules are meant; tensors are checked against them once they are sound."""
 _CONFIG_LIMIT_BYTES = 64 << 10
@@ -39,7 +39,6 @@ _REFUSED_FIELDS = {
     "velora_config": "VeLoRA",
     "monteclora_config": "MonteCLoRA",
     "kasa_config": "KaSA",
-    "target_parameters": "LoRA on bare parameters",
 }
 # Fields that say how it was trained, or nothing to a server.
 # fmt: off
@@ -49,6 +48,7 @@ _PLAIN_FIELDS = frozenset({
     "base_model_name_or_path", "revision", "inference_mode", "exclude_modules", "lora_dropout",
     "fan_in_fan_out", "layers_to_transform", "layers_pattern", "megatron_config",
     "megatron_core", "eva_config", "qalora_group_size", "runtime_config", "ensure_weight_tying",
+    "target_parameters",
 })
 # fmt: on
 _PLAIN_INITIALISATIONS = (True, False, None, "gaussian", "orthogonal", "eva", "mica")

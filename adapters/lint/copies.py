@@ -34,7 +34,7 @@ def check_copies(path: Path, tensors: Mapping[str, Tensor], base: Base) -> Itera
             yield Finding("unchecked", key, "the base's weights are not here to compare", _FIX)
             continue
         names = [f"{found['module']}.weight"]
-        if (base.config or {}).get("tie_word_embeddings"):
+        if base.tied:
             names.append("model.embed_tokens.weight")
         theirs = next((base.tensors[name] for name in names if name in base.tensors), None)
         if theirs is None or not equal(path, tensor, *theirs):

@@ -26,19 +26,20 @@ _CONSEQUENCES = {
     "pair": "vLLM would refuse it or fail in the middle of a request",
     "shape": "vLLM would refuse it, or scale it otherwise than it was trained",
     "base": "vLLM would refuse it, or drop or cut the tensor and serve wrong answers",
-    "experts": "vLLM has several layouts of experts and takes one for another",
+    "experts": "vLLM would refuse it, or serve other answers than PEFT",
     "copy": "vLLM would leave it out and PEFT load it over the base's: two different answers",
     "missing": "vLLM would serve the base's weights there without a word",
     "target": "PEFT would leave it out and vLLM would serve it: two different answers",
     "value": "vLLM would serve garbage, to requests for other adapters too",
     "zero": "vLLM would serve the base's answers under the adapter's name",
     "identity": "vLLM would serve it on weights that it was not trained on",
+    "revision": "its weights may not be those that it was trained on",
     "tokenizer": "the server uses the base's, so prompts may differ from those in training",
     "unchecked": "vLLM drops modules that it does not know and serves the base's weights there",
 }
 
 
-WARNINGS = frozenset({"tokenizer", "unchecked"})
+WARNINGS = frozenset({"revision", "tokenizer", "unchecked"})
 """The checks that do not keep an adapter from being served."""
 
 

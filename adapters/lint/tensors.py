@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from adapters.files import WEIGHTS_FILE
 from adapters.lint.base import Base
 from adapters.lint.config import is_rank, is_scale
 from adapters.lint.copies import is_copy
+from adapters.lint.experts import check_experts, is_expert
 from adapters.lint.findings import Finding
 from adapters.lint.scales import Scales
-from adapters.lint.targets import Targets
 from adapters.projections import problem
 from adapters.weights import Tensor, peaks
 
@@ -22,7 +22,6 @@ _KEY = re.compile(
     r"base_model\.model\.(?P<module>[A-Za-z0-9_.]{1,512})\.lora_"
     r"(?:(?P<side>[AB])\.weight|embedding_(?P<embedding_side>[AB]))"
 )
-_EXPERTS = re.compile(r"(^|\.)(experts|gate|router|shared_expert_gate)(\.|$)")
 # (largest, smallest that is not rounded to zero) of the types that vLLM casts weights to.
 _RANGES = {
     "float16": (65504.0, 2.0**-25),
@@ -38,7 +37,11 @@ def parts_of(key: str) -> tuple[str, str] | None:
 
 
 def check_tensors(
-    tensors: Mapping[str, Tensor], targeted: Targets, scales: Scales, base: Base
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    targeted: Callable[[str], bool],
+    scales: Scales,
+    base: Base,
 ) -> tuple[set[str], list[Finding]]:
     """Check what the header alone says; return the modules that do not fit, and all findings.
 
@@ -74,8 +77,11 @@ def check_tensors(
         if said := list(_check_pair(targeted, scales, module, pair, base)):
             unfit.add(module)
             findings += said
+    mixed = list(check_experts(config, sides, targeted, scales, base))
+    unfit.update(finding.where for finding in mixed)
+    findings += mixed
     for module in base.sizes:
-        if module not in sides and targeted(module):
+        if module not in sides and targeted(module) and not is_expert(module):
             findings.append(
                 Finding("missing", module, "is targeted and has no tensors", "Save it whole again.")
             )
@@ -83,12 +89,12 @@ def check_tensors(
 
 
 def _check_pair(
-    targeted: Targets, scales: Scales, module: str, pair: Mapping[str, Tensor], base: Base
+    targeted: Callable[[str], bool],
+    scales: Scales,
+    module: str,
+    pair: Mapping[str, Tensor],
+    base: Base,
 ) -> Iterator[Finding]:
-    if _EXPERTS.search(module):
-        yield Finding(
-            "experts", module, "LoRA on experts or their router", "Train the attention alone."
-        )
     if not targeted(module):
         yield Finding(
             "target", module, "target_modules and its like leave it out", "Name it there."

@@ -1,9 +1,10 @@
 """Processes that do the registry's verbs at once, or are killed in the midst of them.
 
 Run as a script it is a process without threads. `serve`: reads one JSON command a line, answers
-one line. `kill PLACE FOLDER KILLS`: kills a child that does verbs at random, many times over, and
-prints what the child was told is done. `step PLACE FOLDER VERB`: kills a child before the first,
-the second, the third … time that it touches the file system within one verb.
+one line. `kill PLACE FOLDER KILLS VERB`: kills a child that does verbs at random, that one most
+often, many times over, and prints what the child was told is done. `step PLACE FOLDER VERB`:
+kills a child before the first, the second, the third … time that it touches the file system
+within one verb.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def do(house: Retention, folder: Path, verb: str, number: int, alias: str) -> An
     if verb == "restore":
         return house.restore(ref).number
     if verb == "delete":
-        return house.delete(ref).number
+        return house.delete(ref).version
     if verb == "gc":
         return [usage.version for usage in house.collect(keep_last=number)]
     raise AssertionError(verb)
@@ -66,15 +67,15 @@ def serve() -> None:
         print(json.dumps(told), flush=True)
 
 
-def verbs(chance: random.Random) -> Iterator[tuple[str, int, str]]:
-    """Yield verbs without end, with many publications among them."""
-    often = ["publish"] * 5 + ["promote"] * 5 + ["delete"] * 4
-    kinds = [*often, "demote", "demote", "rollback", "retire", "restore", "gc"]
+def verbs(chance: random.Random, often: str) -> Iterator[tuple[str, int, str]]:
+    """Yield verbs without end: one often, and what it needs to find something to do."""
+    kinds = [often] * 10 + ["publish"] * 4 + ["promote"] * 3 + ["delete"]
+    kinds += ["demote", "rollback", "retire", "restore", "gc"]
     while True:
         yield chance.choice(kinds), chance.randint(1, 5), chance.choice(["production", "canary"])
 
 
-def kill(place: str, folder: str, kills: str) -> list[dict[str, Any]]:
+def kill(place: str, folder: str, kills: str, often: str = "publish") -> list[dict[str, Any]]:
     """Let a child do verbs, and kill it at a random moment; again and again."""
     told = []
     for turn in range(int(kills)):
@@ -85,7 +86,7 @@ def kill(place: str, folder: str, kills: str) -> list[dict[str, Any]]:
             house = Retention.open(place)
             os.write(writer, b"{}\n")
             latest = max((v.number for v in house.versions(NAME)), default=0) if turn else 0
-            for verb, back, alias in verbs(chance):
+            for verb, back, alias in verbs(chance, often):
                 number = 4 if verb == "gc" else max(1, latest - back + 2)
                 try:
                     done = do(house, Path(folder), verb, number, alias)

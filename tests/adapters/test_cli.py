@@ -79,7 +79,7 @@ def test_list(run: Run, registry: Registry, adapter_folder: Path) -> None:
     assert [row["version"] for row in run("list", "--json").json] == ["support@v2", "tone@v1"]
     rows = run("list", "--all", "--json").json
     assert [row["version"] for row in rows] == ["support@v1", "support@v2", "support@v3", "tone@v1"]
-    assert [row["aliases"] for row in rows] == [None, "production", None, None]
+    assert [row["aliases"] for row in rows] == [[], ["production"], [], []]
     assert rows[1]["eval_loss"] == 0.5
     assert [row["version"] for row in run("list", "tone", "--json").json] == ["tone@v1"]
     header, *lines = run("list", "support").out.splitlines()
@@ -143,6 +143,22 @@ def test_demote(run: Run, registry: Registry) -> None:
     assert run("rollback", "support").out == "support@production → v2\n"
 
 
+def test_tag(run: Run, registry: Registry) -> None:
+    assert run("tag", "support@v2", "--add", "lang=de", "--notes", "fine").out == (
+        "support@v2: lang=de\nfine\n"
+    )
+    rows = run("list", "--tag", "lang=de", "--json").json
+    assert [(row["version"], row["tags"]) for row in rows] == [("support@v2", ["lang=de"])]
+    shown = run("show", "support@v2", "--json").json
+    assert (shown["tags"], shown["notes"]) == (["lang=de"], "fine")
+    assert "lang=de" in run("show", "support@v2").out
+    assert run("tag", "support@v2", "--remove", "lang=de", "--notes", "").out == (
+        "support@v2: no tags\n"
+    )
+    assert run("list", "--tag", "lang=de", "--json").json == []
+    assert run("log", "support").out.splitlines()[-1].split()[2] == "label"
+
+
 def test_log(run: Run, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTERS_ACTOR", "ci")
     registry.promote("support@v2")
@@ -173,6 +189,8 @@ def test_a_registry_can_be_named(run: Run, tmp_path: Path, adapter_folder: Path)
         ("show support@v0", 2, "is not a ref"),
         ("promote support@v1 latest", 2, "cannot be an alias"),
         ("demote support", 2, "support names no alias"),
+        ("tag support@v1", 2, "--add, --remove or --notes"),
+        ("tag support --add x", 2, "another version tomorrow"),
         ("demote support@v1", 2, "support@v1 names no alias"),
         ("demote support@latest", 2, "cannot be an alias"),
         ("delete support@canary --yes", 3, "has no alias"),

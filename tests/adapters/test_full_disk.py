@@ -170,7 +170,7 @@ def test_a_pull_into_a_registry_without_room_leaves_nothing_torn(
 ) -> None:
     source = Housekeeping.open(f"hf://{ORG}")
     version = source.publish("support", make_adapter(), base=BASE)
-    target = prepare(small_disk / "registry", version.path)
+    target = prepare(small_disk / "registry", make_adapter(seed=1))
     fill(small_disk / "filler")
     with pytest.raises(RegistryUnavailable, match=r"Cannot write the registry at.*Free some space"):
         target.receive(version)

@@ -163,7 +163,9 @@ def test_a_deleted_version_leaves_its_tombstone_and_its_number(
     house: Housekeeping, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADAPTERS_ACTOR", "ada")
-    version = house.delete("support@v3", reason="wrong rows")
+    version = house.resolve("support@v3")
+    entry = house.delete("support@v3", reason="wrong rows")
+    assert (entry.action, entry.version) == ("delete", 3)
     assert [path.name for path in version.path.iterdir()] == ["tombstone.json"]
     tombstone = json.loads((version.path / "tombstone.json").read_bytes())
     assert (tombstone["actor"], tombstone["version"]) == ("ada", 3)

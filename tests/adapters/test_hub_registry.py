@@ -10,7 +10,10 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from copy import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -29,7 +32,7 @@ from adapters.errors import (
 from adapters.files import differences
 from adapters.housekeeping import Housekeeping
 from adapters.registry import Registry
-from adapters.types import Ref
+from adapters.transfer import transfer
 from tests.conftest import BASE, MakeAdapter
 from tests.contract.registry_backends import JOURNAL, NAME, publish
 from tests.hub.faults import Fault
@@ -172,8 +175,7 @@ def test_a_keeper_that_is_killed_leaves_nothing_torn_on_the_hub(
     assert deleted <= buried
     assert titles()[1:] == [f"support@v{n}" for n in range(1, max(living) + 1)], "one commit each"
     assert [verdict.damage for verdict in house.examine() if verdict.damage] == []
-    for alias, number in house.aliases(NAME).items():
-        assert house._find(Ref(NAME, alias=alias)).number == number
+    assert set(house.aliases(NAME).values()) <= set(living)
 
 
 def test_of_two_who_create_the_repo_at_once_each_gets_a_number(
@@ -232,6 +234,16 @@ def test_the_hub_out_of_reach_is_said_so_in_time(hub: Hub, adapter_folder: Path)
     hub.faults.add(Fault("status", "POST", "/commit/", 1000, status=412))
     with pytest.raises(Conflict, match="other writers were first"):
         new_backend(patience_s=0.1).append("tone", JOURNAL, {})
+
+
+def test_the_hubs_limit_is_waited_for_once(backend: HubBackend, hub: Hub) -> None:
+    hub.faults.add(Fault("status", "GET", "/support/refs", status=429, reset_s=1))
+    began = time.monotonic()
+    assert backend.numbers(NAME) == []
+    assert 1 <= time.monotonic() - began < 5
+    assert [request for request in hub.requests if "refs" in request] == [
+        f"GET /api/models/{REPO}/refs"
+    ] * 2
 
 
 # -- aliases and other tools ------------------------------------------------------------------
@@ -360,6 +372,44 @@ def test_a_process_trusts_for_a_while_what_it_saw(hub: Hub, adapter_folder: Path
     assert reader.numbers(NAME) == [1, 2, 3], (
         "its own writing it sees at once, and what came before"
     )
+
+
+def test_a_listing_costs_a_call_and_one_for_each_adapter(
+    hub: Hub, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that looks all the time stays within what the Hub allows in five minutes."""
+    for n in range(50):
+        HfApi().create_repo(f"{ORG}/a-model-of-theirs-{n}")
+    publish(new_backend(), adapter_folder, "a0")
+    for n in range(1, 48):
+        hub.repos[f"{ORG}/a{n}"] = copied = copy(hub.repos[f"{ORG}/a0"])
+        copied.id = f"{ORG}/a{n}"
+    backend, now_s = HubBackend(ORG), [0.0]
+    monkeypatch.setattr("adapters.backends.hub.time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    asked = len(hub.requests)
+    assert len(backend.names()) == 48
+    assert len(hub.requests) - asked == 1 + 48
+    for now_s[0] in range(1, 300):
+        assert len(backend.names()) == 48
+    assert len(hub.requests) - asked == 10 * (1 + 48) <= 500
+
+
+def test_a_registry_whose_repos_are_hidden_is_not_taken_for_an_empty_one(
+    registry: Registry, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert registry.names() == [], "the token is of a member, so it is empty"
+    registry.publish(NAME, adapter_folder, base=BASE)
+    with pytest.raises(RegistryUnavailable, match=r"the token is not of it.*hf auth login"):
+        Registry(HubBackend("elsewhere")).names()
+    monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nonexistent")
+    for look in (
+        lambda there: there.names(),
+        lambda there: there.resolve(NAME),
+        lambda there: transfer(there, NAME, Registry.open(os.environ["ADAPTERS_HOME"])),
+    ):
+        with pytest.raises(RegistryUnavailable, match=r"there is no token.*hf auth login"):
+            look(Registry(new_backend()))
 
 
 # -- who may, and what is never said ----------------------------------------------------------

@@ -106,16 +106,32 @@ def test_a_lease_that_is_none_is_said(place: str, content: str) -> None:
         leases(place)
 
 
+def test_a_hostile_lease_is_said_at_once(place: str, change: Callable[..., None]) -> None:
+    Holding(place).renew([])
+    (path,) = (Path(place) / "leases").glob("*.json")
+    change(holds=[7])
+    for hostile in (
+        lambda: None,
+        lambda: os.truncate(path, 10 << 30),
+        lambda: (path.unlink(), os.mkfifo(path)),
+        lambda: (path.unlink(), path.symlink_to("/dev/zero")),
+    ):
+        hostile()
+        with pytest.raises(RegistryUnavailable, match="Remove the file if its server"):
+            leases(place)
+
+
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RegistryUnavailable, match="Cannot write a lease"):
         Holding(str(tmp_path / "file")).renew([])
 
 
-def test_a_registry_that_is_no_folder_has_none() -> None:
-    holding = Holding("hf://org")
-    holding.renew(["a@v1+000000000000"])
-    holding.end()
+def test_what_is_held_of_a_registry_on_the_hub_is_said_on_this_machine() -> None:
+    with Holding("hf://org") as holding:
+        holding.renew(["a@v1+000000000000"])
+        assert [lease.holds for lease in leases("hf://org")] == [("a@v1+000000000000",)]
+        assert leases("hf://other") == []
     assert leases("hf://org") == []
 
 

@@ -126,3 +126,12 @@ def test_a_base_that_is_not_there(
 
     monkeypatch.setattr(bases, "resolve", resolve)
     assert run(capsys, str(adapter_folder), "--base", "nobody/nothing")[0] == 3
+
+
+@pytest.mark.parametrize("option", ["--out", "--rank", "--initial"])
+def test_what_is_for_fix_alone(
+    capsys: pytest.CaptureFixture[str], adapter_folder: Path, option: str
+) -> None:
+    code, _, err = run(capsys, str(adapter_folder), option, "8")
+    assert code == 2
+    assert "--out, --rank and --initial are for --fix." in err

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import InvalidAdapter
@@ -60,6 +60,7 @@ def test_targets_are_those_of_peft(config: Mapping[str, Any]) -> None:
     assert {m: ours(m) for m in MODULES} == {m: theirs(m) for m in MODULES}
 
 
+@settings(deadline=None)  # the first example imports PEFT
 @given(
     st.dictionaries(
         st.sampled_from(
@@ -141,6 +142,14 @@ def test_expressions_that_do_not_end_are_stopped(
         ({"layers_to_transform": 0, "layers_pattern": ["("]}, "layers_pattern"),
         ({"layers_to_transform": 0, "layers_pattern": ["(?P<idx>.)"]}, "layers_pattern"),
         ({"rank_pattern": {"(?i)q_proj": 4}}, "rank_pattern"),
+        ({"target_parameters": ["weight"]}, "target_parameters"),
+        ({"target_parameters": ["mlp.experts.down_proj"]}, "target_parameters"),
+        ({"target_parameters": ["embed_tokens.weight"]}, "target_parameters"),
+        ({"target_parameters": "up_proj.weight"}, "target_parameters"),
+        (
+            {"target_parameters": ["up_proj.weight"], "rank_pattern": {"up_proj": 4}},
+            "target_parameters",
+        ),
     ],
 )
 def test_fields_that_peft_does_not_load(

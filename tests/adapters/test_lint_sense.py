@@ -62,6 +62,20 @@ def test_the_cheap_part_reads_no_weights(make_adapter: MakeAdapter) -> None:
         ({"target_modules": r".*attn\.._proj"}, (), "target"),
         ({"target_modules": r".*1.*", "exclude_modules": r".*up.*"}, ("s.0.", "up_proj"), None),
         ({"exclude_modules": r".*\.1\..*"}, (), "target"),
+        ({"target_modules": [m for m in LINEAR if m != "up_proj"]}, (), "target"),
+        (
+            {
+                "target_modules": [m for m in LINEAR if m != "up_proj"],
+                "target_parameters": ["mlp.up_proj.weight"],
+            },
+            (),
+            None,
+        ),
+        (
+            {"target_modules": None, "target_parameters": [f"{m}.weight" for m in LINEAR]},
+            ("o_proj",),
+            "missing",
+        ),
     ],
 )
 def test_tensors_are_those_that_the_configuration_targets(
@@ -103,10 +117,10 @@ def test_values_that_vanish_in_the_type_that_they_are_cast_to(make_adapter: Make
 
 
 @pytest.mark.parametrize("module", ["mlp.experts.0.up_proj", "mlp.experts", "mlp.gate"])
-def test_experts_are_refused(make_adapter: MakeAdapter, module: str) -> None:
+def test_experts_of_an_unknown_base_are_refused(make_adapter: MakeAdapter, module: str) -> None:
     tensors = {key(module, "A"): ones(RANK, 32), key(module, "B"): ones(48, RANK)}
     folder = make_adapter(tensors=tensors, config={"target_modules": r".*"})
-    found = check_adapter(folder, {**LLAMA, "model_type": "qwen3_moe"}).findings
+    found = check_adapter(folder, {**LLAMA, "model_type": "olmoe"}).findings
     assert [finding.check for finding in found] == ["experts"]
 
 
@@ -133,13 +147,26 @@ def test_the_base_it_names(
     assert [finding.check for finding in found] == (["identity"] if refused else [])
 
 
-def test_another_tokenizer_is_a_warning(adapter_folder: Path, tmp_path: Path) -> None:
-    for name, same in (("tokenizer.json", True), ("chat_template.jinja", False)):
-        (tmp_path / name).write_text(name)
-        (adapter_folder / name).write_text(name if same else "another")
-    report = check_adapter(adapter_folder, LLAMA, base_path=tmp_path)
+@pytest.mark.parametrize(
+    ("config", "base", "warned"),
+    [
+        ({"revision": "a" * 40}, f"/c/models--x--y/snapshots/{'b' * 40}", True),
+        ({"revision": "a" * 40}, f"/c/models--x--y/snapshots/{'a' * 40}", False),
+        ({"revision": "a" * 40}, "/srv/bases/y", False),
+        ({"revision": "main"}, f"/c/models--x--y/snapshots/{'b' * 40}", False),
+        (
+            {"base_model_name_or_path": f"/d/models--x--y/snapshots/{'a' * 40}"},
+            f"/c/models--x--y/snapshots/{'b' * 40}",
+            True,
+        ),
+    ],
+)
+def test_another_commit_of_the_base_is_a_warning(
+    make_adapter: MakeAdapter, config: Mapping[str, Any], base: str, warned: bool
+) -> None:
+    report = check_adapter(make_adapter(config=config), LLAMA, base_id="x/y", base_path=Path(base))
     assert report.findings == ()
-    assert [warning.where for warning in report.warnings] == ["chat_template.jinja"]
+    assert [warning.where for warning in report.warnings] == ["revision"] * warned
 
 
 @pytest.mark.parametrize(
@@ -155,6 +182,25 @@ def test_what_a_server_needs(
 
 
 EMBEDDING = "base_model.model.model.embed_tokens"
+
+
+@pytest.mark.parametrize("named", [["embed_tokens"], ["lm_head"], "embed_tokens"])
+@pytest.mark.parametrize(("asked", "tied"), [(True, True), (True, False), (False, True)])
+def test_tied_embeddings_are_both_adapted_where_that_was_asked_for(
+    make_adapter: MakeAdapter, named: object, asked: bool, tied: bool
+) -> None:
+    folder = make_adapter(
+        config={"target_modules": named, "ensure_weight_tying": asked},
+        tensors={
+            **dict.fromkeys(lora_tensors(0)),
+            f"{EMBEDDING}.lora_embedding_A": ones(RANK, 64),
+            f"{EMBEDDING}.lora_embedding_B": ones(32, RANK),
+            "base_model.model.lm_head.lora_A.weight": ones(RANK, 32),
+            "base_model.model.lm_head.lora_B.weight": ones(64, RANK),
+        },
+    )
+    found = check_adapter(folder, {**LLAMA, "tie_word_embeddings": tied}).findings
+    assert bool(found) != (asked and tied)
 
 
 @pytest.mark.parametrize(

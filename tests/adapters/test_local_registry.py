@@ -105,7 +105,7 @@ def test_what_a_killed_publication_left_is_swept_once_nobody_can_be_writing_it(
     assert [folder.exists() for folder in left] == [False, False, False]
 
 
-def test_what_a_killed_deletion_left_goes_with_the_next_writer(
+def test_what_a_killed_deletion_left_goes_with_the_next_sweep(
     registry: Registry, home: Path, adapter_folder: Path
 ) -> None:
     registry.publish("support", adapter_folder, base=BASE)
@@ -114,6 +114,7 @@ def test_what_a_killed_deletion_left_goes_with_the_next_writer(
     (home / "v1" / "tombstone.json").write_text("{}")
     assert [version.number for version in registry.versions("support")] == [2]
     assert registry.publish("support", adapter_folder, base=BASE).number == 3
+    registry._backend.sweep("support")
     assert [path.name for path in (home / "v1").iterdir()] == ["tombstone.json"]
     assert [version.number for version in registry.versions("support")] == [2, 3]
     for folder in ("v1", "v2"):

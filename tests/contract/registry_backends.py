@@ -48,6 +48,9 @@ class Kind(Protocol):
     def tear(self, place: Path, name: str, journal: str, torn: bytes) -> None:
         """Leave what a writer leaves that dies within a line."""
 
+    def spoil(self, place: Path, name: str, number: int) -> None:
+        """Make the manifest of a version one that cannot be read."""
+
 
 class Local:
     """A folder."""
@@ -61,6 +64,11 @@ class Local:
     def tear(self, place: Path, name: str, journal: str, torn: bytes) -> None:
         with (place / "adapters" / name / f"{journal}.jsonl").open("ab") as stream:
             stream.write(torn)
+
+    def spoil(self, place: Path, name: str, number: int) -> None:
+        manifest = place / "adapters" / name / f"v{number}" / "manifest.json"
+        manifest.chmod(0o644)
+        manifest.write_bytes(b"{")
 
 
 class OnHub:
@@ -81,6 +89,19 @@ class OnHub:
             commit_message="Update alias.json",
             revision=journal.rpartition("/")[2],
         )
+
+    def spoil(self, place: Path, name: str, number: int) -> None:
+        """Somebody edits the manifest on the Hub's pages, elsewhere, and moves the tag there."""
+        api, repo = HfApi(), f"{ORG}/{name}"
+        api.create_branch(repo, branch="edited", revision=f"v{number}")
+        spoiled = api.create_commit(
+            repo,
+            [CommitOperationAdd("manifest.json", b"{")],
+            commit_message="Update manifest.json",
+            revision="edited",
+        )
+        api.delete_tag(repo, tag=f"v{number}")
+        api.create_tag(repo, tag=f"v{number}", revision=spoiled.oid)
 
 
 KINDS: Mapping[str, Kind] = {"local": Local(), "hub": OnHub()}
@@ -138,11 +159,12 @@ def kill(kind: str, place: str, folder: str, kills: str) -> dict[str, list[int]]
                 os.write(writer, b"l %d\n" % turn)
         os.close(writer)
         with os.fdopen(reader, "rb") as stream:
-            stream.readline()
+            # So many steps in, and a moment more: on a busy machine, too, some are done.
+            steps = [stream.readline() for _ in range(chance.randint(1, 4))][1:]
             time.sleep(chance.uniform(0, KINDS[kind].kill_within_s))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            told = [line.split() for line in stream]
+            told = [line.split() for line in [*steps, *stream]]
         numbers += [int(value) for what, value in told if what == b"n"]
         lines += [int(value) for what, value in told if what == b"l"]
     return {"numbers": numbers, "lines": lines}
@@ -167,11 +189,12 @@ def kill_deleting(kind: str, place: str, folder: str, kills: str) -> dict[str, l
                 os.write(writer, b"d %d\n" % number)
         os.close(writer)
         with os.fdopen(reader, "rb") as stream:
-            stream.readline()
+            # So many steps in, and a moment more: on a busy machine, too, some are done.
+            steps = [stream.readline() for _ in range(chance.randint(1, 4))][1:]
             time.sleep(chance.uniform(0, KINDS[kind].kill_within_s))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            told = [line.split() for line in stream]
+            told = [line.split() for line in [*steps, *stream]]
         published += [int(value) for what, value in told if what == b"p"]
         deleted += [int(value) for what, value in told if what == b"d"]
         backend = KINDS[kind].open(Path(place))

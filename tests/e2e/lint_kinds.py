@@ -23,7 +23,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from adapters import bases
 
 TINY = bases.resolve("tiny").path
+BASE_ID = "switchyard/tiny"
+"""As which lint knows it."""
 Tensors = dict[str, torch.Tensor]
+UNSLOTH = (
+    r"(?:.*?(?:language|text).*?(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense).*?"
+    r"(?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}"
+    r"\.(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense)\."
+    r"(?:(?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)))"
+)
+"""What its `get_peft_regex` writes for a text model."""
 Write = Callable[[Path], torch.nn.Module | None]
 """Writes a folder; returns the live model where what PEFT loads from the folder is another."""
 
@@ -55,12 +64,13 @@ def saved(
     base: PreTrainedModel | None = None,
     *,
     size: float = 0.1,
+    embeddings: bool | str = False,
 ) -> torch.nn.Module:
     """Save what this configuration gives on a base; return the live model."""
     torch.manual_seed(1)
     model = get_peft_model(base or base_model(), config)
     draw(model, size)
-    model.save_pretrained(folder, save_embedding_layers=False)
+    model.save_pretrained(folder, save_embedding_layers=embeddings)
     (folder / "README.md").unlink(missing_ok=True)
     return model.eval()
 
@@ -73,6 +83,21 @@ def lora_config(**options: Any) -> LoraConfig:
 def lora(**options: Any) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         saved(folder, lora_config(**options))
+
+    return write
+
+
+def with_embeddings(change: float = 0.0) -> Callable[[Path], None]:
+    """LoRA on embeddings as PEFT saves it unless told not to: the base's own weights beside it."""
+
+    def write(folder: Path) -> None:
+        config = lora_config(target_modules=["q_proj", "embed_tokens"])
+        saved(folder, config, embeddings="auto")
+        path = folder / "adapter_model.safetensors"
+        content = load_file(path)
+        (own,) = (name for name in content if name.endswith(".base_layer.weight"))
+        content[own] = content[own] + change
+        save_file(content, path, metadata={"format": "pt"})
 
     return write
 
@@ -184,15 +209,33 @@ KINDS: Mapping[str, Write] = {
     "rank_pattern": lora(rank_pattern={"q_proj": 4, "layers.1.mlp.up_proj": 16}),
     "alpha_pattern": lora(alpha_pattern={"q_proj": 4, "down_proj": 40}),
     "rank and alpha_pattern, rslora": lora(rank_pattern={"v_proj": 2}, alpha_pattern={"v_proj": 9}, use_rslora=True),  # noqa: E501
+    "ranks from the root": lora(rank_pattern={"^model.layers.0.self_attn.q_proj": 3, "q_proj": 5}),
+    "ranks by expressions": lora(rank_pattern={".*q.proj": 4, r"layers\.[0-2]\..*": 12, "v.pro.": 2}),  # noqa: E501
+    "ranks in an order that PEFT does not save": lora(rank_pattern={"q_proj": 4, ".*_proj": 12}),
+    "scales by expressions": lora(alpha_pattern={r"(.*)(up|down)_pro.": 40, r"model\.layers\.4\..*": 3}),  # noqa: E501
+    "ranks that are not the tensors'": spoilt(rank_pattern={r"layers\.[34]\..*": 4}),
+    "scales by another order": spoilt(alpha_pattern={"_proj": 64, ".*_proj": 4, "q_proj": 99}),
     "layers_to_transform": lora(target_modules=["q_proj", "up_proj", "down_proj"], layers_to_transform=[1, 3, 4]),  # noqa: E501
     "q and v only": lora(target_modules=["q_proj", "v_proj"]),
     "a regular expression": lora(target_modules=r".*\.(k|o)_proj"),
+    "a regular expression with a module's tensors missing": spoilt(without(".layers.2.", "up_proj"), target_modules=r".*_proj"),  # noqa: E501
+    "a regular expression that leaves tensors out": spoilt(target_modules=r".*\.(k|o)_proj"),
+    "a regular expression for some layers": lora(target_modules=r"model\.layers\.[13]\..*\.(q|up)_proj"),  # noqa: E501
+    "an expression to exclude": lora(exclude_modules=r".*layers\.[0-3]\..*"),
+    "as Unsloth writes it": lora(target_modules=UNSLOTH),
+    "all-linear, kept": spoilt(target_modules="all-linear"),
+    "all-linear, with a module's tensors missing": spoilt(without(".layers.2.", "up_proj"), target_modules="all-linear"),  # noqa: E501
+    "layers_pattern": lora(target_modules=["q_proj", "up_proj"], layers_to_transform=[0, 2], layers_pattern="lay.rs"),  # noqa: E501
     "whole paths": lora(target_modules=["model.layers.0.mlp.down_proj", "model.layers.2.self_attn.k_proj"]),  # noqa: E501
     "exclude_modules": lora(target_modules=["q_proj", "gate_proj"], exclude_modules=["layers.0.mlp.gate_proj"]),  # noqa: E501
     "embed_tokens": lora(target_modules=["q_proj", "embed_tokens"]),
+    "embed_tokens, with the base's": with_embeddings(),
+    "embed_tokens, with another base's": with_embeddings(change=0.05),
+    "embed_tokens, tied": lora(target_modules=["q_proj", "embed_tokens"], ensure_weight_tying=True),
     "lm_head": lora(target_modules=["q_proj", "lm_head"]),
     "gaussian": lora(init_lora_weights="gaussian"),
     "orthogonal": lora(init_lora_weights="orthogonal"),
+    "mica": lora(init_lora_weights="mica"),
     "eva": lora(init_lora_weights="eva", eva_config=peft.EvaConfig()),
     "float16": spoilt(each("lora", lambda value: value.half())),
     "bfloat16": spoilt(each("lora", lambda value: value.bfloat16())),
@@ -209,6 +252,11 @@ KINDS: Mapping[str, Write] = {
     "olora": lora(init_lora_weights="olora", target_modules=["q_proj", "up_proj"]),
     "lora_ga": lora_ga,
     "alora": lora(alora_invocation_tokens=[9, 9, 9]),
+    "target_parameters": lora(target_modules=["k_proj"], target_parameters=["down_proj.weight"]),
+    "bd_lora": lora(target_modules=["q_proj", "o_proj"], use_bdlora=peft.BdLoraConfig(target_modules_bd_a=["o_proj"], target_modules_bd_b=["q_proj"], nblocks=2)),  # noqa: E501
+    "velora": lora(velora_config=peft.VeloraConfig()),
+    "monteclora": lora(monteclora_config=peft.MontecloraConfig()),
+    "kasa": lora(kasa_config=peft.KasaConfig()),
     # other types
     "vera": other("VeraConfig", 1.0, target_modules=["q_proj", "o_proj"]),
     "loha": other("LoHaConfig", 0.3, target_modules=["q_proj", "o_proj"]),
@@ -234,6 +282,7 @@ KINDS: Mapping[str, Write] = {
     "r is not the tensors'": spoilt(r=4),
     "r above the tensors'": spoilt(r=16),
     "another alpha": spoilt(lora_alpha=4),
+    "another base's name": spoilt(base_model_name_or_path="switchyard/small"),
     "arrow_config": spoilt(arrow_config={"top_k": 2}),
     "smaller base": on_sizes(hidden_size=96, intermediate_size=256),
     "smaller intermediate size": on_sizes(intermediate_size=256),
@@ -246,6 +295,10 @@ KINDS: Mapping[str, Write] = {
 # fmt: on
 
 
+OF_ANOTHER_BASE = frozenset({"another base's name"})
+"""Which say that they were trained on another base: it would be right not to serve them on this
+one even where vLLM's answers are those of PEFT on this one."""
+
 FIXED: Mapping[str, str] = {
     **{kind: kind for kind in ("dora", "pissa", "olora", "vera", "loha", "lokr", "ia3", "oft")},
     **{kind: kind for kind in ("miss", "adalora")},
@@ -256,12 +309,14 @@ FIXED: Mapping[str, str] = {
 """Kinds that `--fix` converts, and the kind that was meant."""
 
 
-def write_all(place: Path) -> tuple[dict[str, Path], dict[str, torch.nn.Module]]:
-    """Write every kind; return the folders by kind, in the order of `KINDS`, and live models."""
+def write_all(
+    place: Path, kinds: Mapping[str, Write]
+) -> tuple[dict[str, Path], dict[str, torch.nn.Module]]:
+    """Write kinds; return the folders by kind, in their order, and live models."""
     folders, live = {}, {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT warns of what is meant here
-        for number, (kind, write) in enumerate(KINDS.items()):
+        for number, (kind, write) in enumerate(kinds.items()):
             folders[kind] = place / str(number)
             if model := write(folders[kind]):
                 live[kind] = model

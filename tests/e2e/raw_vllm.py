@@ -1,7 +1,8 @@
 """What vLLM itself makes of adapter folders, with nothing of ours before it.
 
 Run as a child: python -m tests.e2e.raw_vllm REQUEST ANSWER. The request names folders by kind
-and prompts as token ids; the answer holds the greedy tokens, or what vLLM said in refusing.
+and prompts as token ids; the answer holds the greedy tokens of each with their log-probabilities
+(natural), or what vLLM said in refusing.
 """
 
 from __future__ import annotations
@@ -28,19 +29,30 @@ def main() -> None:
         kv_cache_memory_bytes=256 << 20,
         disable_log_stats=True,
     )
-    sampling = SamplingParams(temperature=0, max_tokens=request["max_tokens"], ignore_eos=True)
+    sampling = SamplingParams(
+        temperature=0, max_tokens=request["max_tokens"], ignore_eos=True, logprobs=0
+    )
     prompts = [{"prompt_token_ids": tokens} for tokens in request["prompts"]]
 
-    def answers(lora: LoRARequest | None) -> list[list[int]]:
-        done = llm.generate(prompts, sampling, lora_request=lora, use_tqdm=False)
-        return [list(reply.outputs[0].token_ids) for reply in done]
+    def answers(lora: LoRARequest | None) -> dict[str, list[list[Any]]]:
+        done = [
+            reply.outputs[0]
+            for reply in llm.generate(prompts, sampling, lora_request=lora, use_tqdm=False)
+        ]
+        return {
+            "tokens": [list(said.token_ids) for said in done],
+            "logprobs": [
+                [of[token].logprob for token, of in zip(said.token_ids, said.logprobs, strict=True)]
+                for said in done
+            ],
+        }
 
-    outcomes: dict[str, Any] = {"": {"tokens": answers(None)}}
+    outcomes: dict[str, Any] = {"": answers(None)}
     for number, (kind, folder) in enumerate(request["folders"].items(), start=1):
         lora = LoRARequest(kind, number, folder)
         try:
             llm.llm_engine.add_lora(lora)  # apart, so that a refusal leaves no request behind
-            outcomes[kind] = {"tokens": answers(lora)}
+            outcomes[kind] = answers(lora)
         except Exception as error:
             outcomes[kind] = {"refused": f"{type(error).__name__}: {error}"}
         finally:

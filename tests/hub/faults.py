@@ -27,6 +27,8 @@ class Fault:
     times: int = 1
     status: int = 500
     retry_after_s: float | None = None
+    reset_s: int | None = None
+    """What the RateLimit header says: when calls are allowed again."""
     pause_s: float = 0.05
 
 

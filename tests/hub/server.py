@@ -16,18 +16,18 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import ThreadingHTTPServer
 from itertools import count
-from typing import Any, ClassVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any
+from urllib.parse import parse_qs, unquote
 
-from tests.hub.faults import Fault, Faults
+from tests.hub.call import READ_TOKEN, WRITE_TOKEN, Call
+from tests.hub.faults import Faults
 from tests.hub.store import Refused, Repo
 
 ORG = "acme"
-WRITE_TOKEN = "hf_theDoublesOwnWriteTokenNobodyMayEverSee"
-READ_TOKEN = "hf_theDoublesOwnReadTokenNobodyMayEverSee"
+__all__ = ["ORG", "READ_TOKEN", "WRITE_TOKEN", "Hub"]
 
 
 class Hub:
@@ -77,88 +77,12 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Call(BaseHTTPRequestHandler):
-    hub: ClassVar[Hub]
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # head and body are two writes: else the client waits 40 ms
-
-    def _serve(self) -> None:
-        url = urlsplit(self.path)
-        self.query = {key: values[0] for key, values in parse_qs(url.query).items()}
-        self.raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.extra: dict[str, str] = {}
-        self.status = 200
-        with self.hub.lock:
-            self.hub.requests.append(f"{self.command} {url.path}")
-            if url.path.startswith("/_large/"):
-                self.hub.uploaded_bytes += len(self.raw)
-        for old, new in self.hub.moved.items():
-            if old not in self.hub.repos and re.search(f"/{old}(/|$|\\.git/)", url.path):
-                there = {"Location": self.path.replace(old, new, 1)}
-                return self._answer(307, {"error": "Moved"}, there)
-        fault = self.hub.faults.next_for(self.command, url.path)
-        if fault and fault.kind == "stalled":
-            time.sleep(fault.pause_s)
-        if fault and fault.kind in ("lost request", "stalled"):
-            return self._hang_up()
-        if fault and fault.kind == "status":
-            after = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
-            return self._answer(fault.status, {"error": f"Injected {fault.status}"}, after)
-        try:
-            with self.hub.lock:
-                found = self._dispatch(url.path)
-        except Refused as refused:
-            code = {"X-Error-Code": refused.code} if refused.code else {}
-            return self._answer(refused.status, refused.body, code)
-        if fault and fault.kind == "lost reply":
-            return self._hang_up()
-        return self._answer(self.status, found, self.extra, fault)
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def _hang_up(self) -> None:
-        self.close_connection = True
-
-    def _answer(
-        self, status: int, body: object, headers: Mapping[str, str], slow: Fault | None = None
-    ) -> None:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        step = len(content) // 5 + 1 if slow else len(content) or 1
-        for start in range(0, len(content), step):
-            time.sleep(slow.pause_s if slow else 0)
-            try:
-                self.wfile.write(content[start : start + step])
-                self.wfile.flush()
-            except ConnectionError:  # the client is gone
-                return self._hang_up()
-            if isinstance(body, bytes):
-                with self.hub.lock:
-                    self.hub.downloaded_bytes += len(content[start : start + step])
-
-    # -- what is asked for --------------------------------------------------------------------
-
-    def _dispatch(self, path: str) -> object:
+class _Call(Call):
+    def find(self, path: str) -> object:
         for pattern, method, act in _ROUTES:
             if method in (self.command, "ANY") and (found := re.fullmatch(pattern, path)):
                 return act(self, *map(unquote, found.groups()))
         raise Refused(404, f"The double knows no {self.command} {path}")
-
-    @property
-    def body(self) -> Any:
-        return json.loads(self.raw or b"{}")
-
-    def _may(self, write: bool) -> bool:
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        return token in ((WRITE_TOKEN,) if write else (WRITE_TOKEN, READ_TOKEN))
 
     def _repo(self, repo_id: str, *, write: bool = False) -> Repo:
         repo = self.hub.repos.get(repo_id)
@@ -173,15 +97,6 @@ class _Call(BaseHTTPRequestHandler):
     def _check_write(self) -> None:
         if not self._may(write=True):
             raise Refused(403, "You don't have the rights to do this with this token")
-
-    def _page(self, items: list[Any]) -> list[Any]:
-        start = int(self.query.get("cursor", "0"))
-        end = start + self.hub.page_size
-        if end < len(items):
-            path = urlsplit(self.path).path
-            rest = "&".join(f"{k}={v}" for k, v in {**self.query, "cursor": str(end)}.items())
-            self.extra["Link"] = f'<{self.hub.endpoint}{path}?{rest}>; rel="next"'
-        return items[start:end]
 
     def whoami(self) -> object:
         if not self._may(write=False):
@@ -217,6 +132,8 @@ class _Call(BaseHTTPRequestHandler):
         seen = [r for r in self.hub.repos.values() if not r.private or self._may(write=False)]
         mine = [r for r in seen if author is None or r.id.partition("/")[0] == author]
         listed = [{"_id": r.id, "id": r.id, "modelId": r.id, "private": r.private} for r in mine]
+        if self.query.get("expand") == "siblings":  # then nothing but what was asked for
+            listed = [{"_id": r.id, "id": r.id, "siblings": _siblings(r)} for r in mine]
         return self._page(listed)
 
     def repo_info(self, repo_id: str, revision: str = "main") -> object:
@@ -377,6 +294,10 @@ class _Call(BaseHTTPRequestHandler):
         if branch == "main" or repo.branches.pop(branch, None) is None:
             raise Refused(403 if branch == "main" else 404, f"Cannot delete {branch}")
         return {}
+
+
+def _siblings(repo: Repo) -> list[dict[str, str]]:
+    return [{"rfilename": path} for path in repo.at("main").files]
 
 
 def _ref(kind: str, name: str, sha: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -84,6 +85,13 @@ class Repo:
     def __post_init__(self) -> None:
         attributes = Blob(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n", large=False)
         self._add("main", None, "initial commit", "", {".gitattributes": attributes})
+
+    def copied(self) -> Repo:
+        """Return another that is as this one now; no sha of either comes again in the other."""
+        other = copy(self)
+        other.commits, other.large = dict(self.commits), dict(self.large)
+        other.branches, other.tags = dict(self.branches), dict(self.tags)
+        return other
 
     def at(self, revision: str) -> Commit:
         """Return the commit that a branch, a tag or a sha names."""

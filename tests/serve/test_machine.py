@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 
 from adapters.errors import Unavailable, UsageError
-from serve.machine import check_port, free_bytes, has_bf16
+from serve.machine import check_experts, check_port, free_bytes, has_bf16
 
 
 def test_a_taken_port_is_named_with_the_way_out() -> None:
@@ -48,3 +49,20 @@ def test_bfloat16_in_silicon(line: str, native: bool) -> None:
 
 def test_memory_is_a_number_of_bytes() -> None:
     assert free_bytes() > 1 << 20
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"num_experts": 128},
+        {"num_local_experts": 8},
+        {"text_config": {"n_routed_experts": 64}},
+    ],
+)
+def test_experts_under_lora_need_a_gpu(config: dict[str, Any]) -> None:
+    with pytest.raises(Unavailable, match="on a GPU only"):
+        check_experts(config)
+
+
+def test_a_dense_base_needs_none() -> None:
+    check_experts({"model_type": "llama", "num_experts": None})

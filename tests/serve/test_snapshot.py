@@ -51,6 +51,20 @@ def test_an_adapter_that_cannot_be_read_stands_as_before_and_harms_no_other(
     assert "production.jsonl" in after.troubles[0]
 
 
+def test_a_version_that_cannot_be_read_keeps_no_other_from_being_served(
+    registry: Registry, support: tuple[Version, Version]
+) -> None:
+    before = take(registry)
+    manifest = support[1].path / "manifest.json"
+    manifest.chmod(0o644)
+    manifest.write_text("{")
+    anew = Registry.open(registry.location)
+    started = take(anew)
+    assert list(started.adapters["support"].versions) == [1]
+    assert "v2/manifest.json cannot be understood" in started.troubles[0]
+    assert take(anew, before).adapters == before.adapters, "it was read while it could be"
+
+
 def test_a_registry_that_cannot_be_read_keeps_the_last_snapshot(
     registry: Registry, support: tuple[Version, Version]
 ) -> None:

@@ -20,6 +20,7 @@ from adapters.demo.task import split
 from adapters.errors import NotFound, RegistryUnavailable, UsageError
 from adapters.files import WEIGHTS_FILE
 from adapters.registry import Registry
+from tests.e2e import moe_kinds
 from train import tuners
 from train.recipe import Recipe
 from train.run import Job, run
@@ -84,6 +85,18 @@ def test_lora_without_quantisation_learns_the_rows(dataset: str, tmp_path: Path)
     assert version.manifest.metrics["eval_loss"] < before.manifest.metrics["eval_loss"]
     modules = {key.split(".")[-3] for key in load_file(version.path / WEIGHTS_FILE)}
     assert modules == {"q_proj", "v_proj"}
+
+
+def test_of_a_mixture_of_experts_the_attention_is_trained(dataset: Path, tmp_path: Path) -> None:
+    base, registry = str(tmp_path / "base"), Registry.open(tmp_path / "registry")
+    moe_kinds.write_base("qwen3_moe", Path(base))
+    recipe = Recipe(max_steps=2, max_length=64)
+    version = run(Job(dataset, base, "support", recipe), registry)
+    modules = {key.split(".")[-3] for key in load_file(version.path / WEIGHTS_FILE)}
+    assert modules == set(moe_kinds.ATTENTION)
+    for experts in (("gate_proj", "up_proj", "down_proj"), ("up_proj",)):
+        with pytest.raises(UsageError, match="--target-modules"):
+            run(Job(dataset, base, "support", Recipe(target_modules=experts)), registry)
 
 
 @pytest.mark.parametrize(

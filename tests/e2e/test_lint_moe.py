@@ -1,0 +1,111 @@
+"""On mixtures of experts too lint says servable exactly when vLLM answers as PEFT does.
+
+vLLM's CPU build has no kernel for experts under LoRA; `tests/e2e/torch_experts.py` supplies it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+
+from adapters.lint import check_folder, read_base_config
+from tests.e2e import moe_kinds
+from tests.e2e.test_lint_matrix import MAX_TOKENS, PROMPTS, Answers, Outcome, greedy
+
+
+def by_peft(folder: Path, model_type: str) -> Answers | None:
+    """Return PEFT's answers; None if it fails, leaves tensors out or finds too few."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = PeftModel.from_pretrained(moe_kinds.base_model(model_type), folder)
+            loaded = set_peft_model_state_dict(model, load_peft_weights(str(folder)))
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    if loaded.unexpected_keys or any(".lora_" in key for key in loaded.missing_keys):
+        return None
+    return greedy(model.eval())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mixtures")
+
+
+@cache
+def outcomes(place: Path, model_type: str) -> dict[str, Outcome]:
+    """Return what becomes of each kind on one base."""
+    base, folders = place / model_type, {}
+    moe_kinds.write_base(model_type, base)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT warns of what is meant here
+        for number, (kind, write) in enumerate(moe_kinds.KINDS[model_type].items()):
+            folders[kind] = place / f"{model_type} {number}"
+            write(model_type, folders[kind])
+    request, answer, log = (place / f"{model_type}.{end}" for end in ("in", "out", "log"))
+    content = {
+        "base": str(base),
+        "prompts": PROMPTS,
+        "max_tokens": MAX_TOKENS,
+        "folders": {kind: str(folder) for kind, folder in folders.items()},
+    }
+    request.write_text(json.dumps(content))
+    with log.open("wb") as file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tests.e2e.torch_experts", str(request), str(answer)],
+            stdout=file,
+            stderr=file,
+            env={
+                **os.environ,
+                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+                "VLLM_NO_USAGE_STATS": "1",
+                "VLLM_PLUGINS": "",
+                "OMP_NUM_THREADS": "1",  # so small that more threads only wait for each other
+            },
+        )
+    try:
+        said, config = greedy(moe_kinds.base_model(model_type)), read_base_config(base)
+        peft = {kind: by_peft(folder, model_type) for kind, folder in folders.items()}
+        assert child.wait(timeout=200) == 0, log.read_text(errors="replace")[-3000:]
+    finally:
+        child.kill()
+    raw = json.loads(answer.read_text())
+    assert said
+    assert Answers(**raw[""]).near(said), "the engine and transformers do not agree on the base"
+    found = {}
+    for kind, folder in folders.items():
+        report = check_folder(folder, config, base_path=base)
+        checks = sorted({finding.check for finding in report.findings})
+        if not checks:
+            assert report.matched == len(report.modules) > 0
+        found[kind] = Outcome(checks, peft[kind], raw[kind], said)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kind"),
+    [(base, kind) for base, kinds in moe_kinds.KINDS.items() for kind in kinds],
+)
+def test_lint_says_what_the_engine_does(place: Path, model_type: str, kind: str) -> None:
+    found = outcomes(place, model_type)[kind]
+    print(f"{model_type} | {kind} | {found}")
+    assert (not found.lint) == found.served, f"lint: {found}"
