@@ -11,4 +11,5 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     centre = (successes + z * z / 2) / (trials + z * z)
     half = z / (trials + z * z) * math.sqrt(successes * (1 - successes / trials) + z * z / 4)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends it is exact; floats are not.
+    return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)

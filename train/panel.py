@@ -33,6 +33,10 @@ class Panel(TrainerCallback):  # type: ignore[misc]
     def __init__(self, title: str, console: Console | None = None) -> None:
         self._title = title
         self._console = console or Console(stderr=True)
+        self._step = self._steps = 0
+        self._last: dict[str, float] = {}
+        self._seen: deque[tuple[float, int, float]] = deque(maxlen=_WINDOW)
+        """When, after which step, and how many tokens since the start."""
         live = sys.stderr.isatty() and not self._console.is_dumb_terminal
         self._live = (
             Live(
@@ -45,10 +49,6 @@ class Panel(TrainerCallback):  # type: ignore[misc]
             if live
             else None
         )
-        self._step = self._steps = 0
-        self._last: dict[str, float] = {}
-        self._seen: deque[tuple[float, int, float]] = deque(maxlen=_WINDOW)
-        """When, after which step, and how many tokens since the start."""
 
     def __enter__(self) -> Panel:
         if self._live:

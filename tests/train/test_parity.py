@@ -16,8 +16,11 @@ from transformers import AutoTokenizer
 
 from adapters import bases
 from adapters.errors import Rejected
+from adapters.registry import Registry
 from train.parity import Parity, check_parity, stop_tokens
+from train.recipe import Recipe
 from train.rows.forms import Row
+from train.run import Job, run
 
 TINY = bases.resolve("tiny").path
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -108,3 +111,43 @@ def test_the_server_stops_at_the_tokenizers_end_and_at_the_generation_configs() 
     assert stop_tokens(tokenizer(), None) == {2}
     assert stop_tokens(tokenizer(), 0) == {0, 2}
     assert stop_tokens(tokenizer(), [5, 0]) == {0, 2, 5}
+
+
+def written(folder: Path, *prompts: list[dict[str, str]]) -> str:
+    rows = [
+        {"messages": [*prompt, {"role": "assistant", "content": f"Answer {number}."}]}
+        for number, prompt in enumerate(prompts)
+    ]
+    (folder / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / "d.jsonl")
+
+
+def test_a_run_keeps_what_requests_must_carry(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "thinker"
+    shutil.copytree(TINY, base)
+    shutil.copy(TEMPLATES / "qwen3.jinja", base / "chat_template.jinja")
+    dataset = written(tmp_path, *([{"role": "user", "content": f"Q {n}"}] for n in range(9)))
+    job = Job(dataset, str(base), "support", Recipe(tuner="lora", r=2, max_steps=2, test_size=0))
+    version = run(job, Registry.open(tmp_path / "registry"))
+    assert version.manifest.serving == {"chat_template_kwargs": {"enable_thinking": False}}
+    assert version.manifest.dataset["parity"]["rows"] == 9
+    assert (
+        '"chat_template_kwargs": {"enable_thinking": false}'
+        in (version.path / "README.md").read_text()
+    )
+    assert "! This base thinks before it answers" in capsys.readouterr().err
+
+
+def test_a_run_whose_rows_differ_is_stopped_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.loop.train", None)  # never reached
+    dataset = written(
+        tmp_path, [{"role": "developer", "content": "s"}, {"role": "user", "content": "a"}]
+    )
+    registry = Registry.open(tmp_path / "registry")
+    with pytest.raises(Rejected, match=r"d\.jsonl:1: token \d+ differs"):
+        run(Job(dataset, "tiny", "support", Recipe(test_size=0)), registry)
+    assert registry.names() == []

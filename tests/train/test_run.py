@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -121,32 +116,3 @@ def test_a_registry_that_cannot_be_written_is_refused_before_training(
     (tmp_path / "file").write_text("")
     with pytest.raises(RegistryUnavailable, match="Cannot write"):
         run(Job(dataset, "tiny", "support", Recipe()), Registry.open(tmp_path / "file" / "below"))
-
-
-@pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminated"]
-)
-def test_a_run_that_is_stopped_leaves_nothing_half_written(
-    dataset: str, tmp_path: Path, sent: signal.Signals, code: int
-) -> None:
-    command = [
-        sys.executable, "-P", "-c", "from adapters.cli import main; main()", "train", dataset,
-        "--base", "tiny", "--name", "support", "--max-steps", "100000",
-        "--registry", str(tmp_path / "registry"),
-    ]  # fmt: skip
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    child = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(scratch)}
-    )
-    assert child.stderr
-    for line in child.stderr:  # until the rows are counted and the base is about to be loaded
-        if "train_rows" in line:
-            break
-    time.sleep(6)
-    child.send_signal(sent)
-    rest = child.communicate(timeout=60)[1]
-    assert child.returncode == code
-    assert "Traceback" not in rest
-    assert list(scratch.iterdir()) == []
-    assert Registry.open(tmp_path / "registry").names() == []
