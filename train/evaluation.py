@@ -18,6 +18,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, Trainer
 
 from train.forgetting import token_scores
+from train.methods.metrics import closing
 from train.parity import stop_tokens
 from train.recipe import Recipe
 from train.scores import scores
@@ -40,7 +41,8 @@ def evaluate(trainer: Trainer, tokenizer: Any, rows: Dataset, recipe: Recipe) ->
         eval_loss = -1/N Σ log p(t | all before it)         eval_perplexity = exp(eval_loss)
         eval_mean_token_accuracy = 1/N Σ [t is the likeliest token there]
 
-    Other methods' `eval_loss` is their trainer's own. With `generate_eval`, `generation_metrics`.
+    Other methods' `eval_loss` is their trainer's own; what else they keep, `train.methods.metrics`
+    says. With `generate_eval`, `generation_metrics`.
     """
     if recipe.method == "sft":
         # Not the trainer's: a mean of batches' means, it would weigh tokens of short answers more.
@@ -48,10 +50,12 @@ def evaluate(trainer: Trainer, tokenizer: Any, rows: Dataset, recipe: Recipe) ->
         found = {"eval_loss": loss, "eval_mean_token_accuracy": accuracy}
         found["eval_perplexity"] = math.exp(min(loss, 700))  # beyond it there is no float
     else:
-        found = {"eval_loss": trainer.evaluate()["eval_loss"]}
+        said = trainer.evaluate()
+        found = {"eval_loss": said["eval_loss"]}
+        found |= closing(recipe.method, said, trainer.state.log_history)
     if recipe.generate_eval:
         found |= generation_metrics(trainer.model, tokenizer, rows, recipe)
-    trainer.log(dict(found))
+    trainer.log({key: value for key, value in found.items() if key.startswith("eval_")})
     return found
 
 

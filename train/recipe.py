@@ -50,6 +50,7 @@ _LORA_RATES = {
 }  # fmt: skip
 """About ten times full fine-tuning's (https://thinkingmachines.ai/blog/lora)."""
 _ONLINE = ("grpo", "rloo")
+_SPEAKING = ("sft", "dpo", "kto", *_ONLINE)
 _LOSSES = {
     "dpo": (
         "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
@@ -204,10 +205,18 @@ class Recipe:
 
     # What comes out (transformers.GenerationConfig, TrainingArguments)
     generate_eval: Annotated[
-        bool, Key("Write answers to held-out rows: exact match, BLEU, ROUGE, valid JSON.")
-    ] = False
-    max_new_tokens: Annotated[int, Key("Tokens such an answer may have.", 1, 1 << 20)] = 256
-    max_predict_samples: Annotated[int, Key("Rows that are so answered.", 1, 1 << 31)] = 256
+        bool,
+        Key(
+            "Write answers to held-out rows: exact match, BLEU, ROUGE, valid JSON.",
+            methods=dict.fromkeys(_SPEAKING, False),
+        ),
+    ] = BY_METHOD
+    max_new_tokens: Annotated[
+        int, Key("Tokens such an answer may have.", 1, 1 << 20, dict.fromkeys(_SPEAKING, 256))
+    ] = BY_METHOD
+    max_predict_samples: Annotated[
+        int, Key("Rows that are so answered.", 1, 1 << 31, dict.fromkeys(_SPEAKING, 256))
+    ] = BY_METHOD
     report_to: Annotated[
         tuple[str, ...], Key("tensorboard, wandb, mlflow: transformers' names.")
     ] = ()

@@ -140,6 +140,7 @@ def _plan(job: Job, registry: Registry) -> _Plan:
     dataset_files(path)
     registry.check_writable()
     _import("datasets")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses optional kernels, aloud
     _import("transformers")
     trackers.check_trackers(job.recipe.report_to)
     from train.prepare import identify
@@ -239,7 +240,8 @@ def _prepare(plan: _Plan, tokenizer: Any, scratch: Path) -> Prepared:
         )
     counts = {key: count for key, count in rows.receipt.as_json().items() if count}
     say(f"{rows.receipt.form}: " + ", ".join(f"{key} {count}" for key, count in counts.items()))
-    if parity := check_parity(rows.first, tokenizer, plan.base.path):
+    answers = plan.job.recipe.method != "reward"  # else it is asked for no answer, but for a number
+    if parity := answers and check_parity(rows.first, tokenizer, plan.base.path):
         rows.lineage["parity"] = parity.as_json()
         say(f"parity: {parity.rows} rows are the server's tokens too, up to {parity.stop_token}")
         if options := parity.as_json()["chat_template_kwargs"]:
@@ -274,7 +276,6 @@ def _train(
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
 ) -> dict[str, float]:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses optional kernels, aloud
     for package in _PACKAGES:
         _import(package)
     from train import loop

@@ -34,7 +34,7 @@ def recipe_flags(
         elif "tuple" in str(kind):
             kind = str  # commas on a command line
         default = _by_method(meaning.methods) or getattr(plain, key)
-        told = "" if default in (None, -1) else f"  [default: {default}]"
+        told = "" if default in (None, -1, ()) else f"  [default: {default}]"
         options[key] = Annotated[kind | None, typer.Option(help=f"{meaning.help}{told}")]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
