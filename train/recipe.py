@@ -274,23 +274,42 @@ def read_recipe(path: Path | None, flags: Mapping[str, Any]) -> Recipe:
         UsageError: the file cannot be read, holds an unknown key (the nearest is named) or a
             value of the wrong type or range.
     """
-    chosen = _read_yaml(path) if path else {}
-    known = keys()
-    for name, value in chosen.items():
-        if name not in known:
-            raise UsageError(
-                f"{path}: no recipe key {name!r}.",
-                fix=nearest(name, known) or f"The keys are {', '.join(known)}.",
-            )
-        chosen[name] = _as(known[name][0], value, f"{path}: {name}")
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in flags.items()}
-    merged = {**chosen, **given}
+    return Recipe(**chosen(read_yaml(path) if path else {}, flags, str(path)))
+
+
+def chosen(content: Mapping[str, Any], flags: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return what a recipe file's content and flags choose, each of its key's type.
+
+    Raises:
+        UsageError: an unknown key (the nearest is named), or a value of the wrong type.
+    """
+    merged = {name: as_key(name, value, where) for name, value in content.items()}
+    merged |= {name: tuple(v) if isinstance(v, list) else v for name, v in flags.items()}
     if isinstance(names := merged.get("target_modules"), str) and names != ALL_LINEAR:
         merged["target_modules"] = tuple(name.strip() for name in names.split(","))
-    return Recipe(**merged)
+    return merged
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def as_key(name: str, value: Any, where: str) -> Any:
+    """Return a value read from YAML as a recipe key's type.
+
+    Raises:
+        UsageError: no such key (the nearest is named), or a value of another type.
+    """
+    if name not in keys():
+        raise UsageError(
+            f"{where}: no recipe key {name!r}.",
+            fix=nearest(name, keys()) or f"The keys are {', '.join(keys())}.",
+        )
+    return _as(keys()[name][0], value, f"{where}: {name}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return what a recipe file says, as YAML has it.
+
+    Raises:
+        UsageError: it cannot be read, or is no mapping.
+    """
     import yaml
 
     try:
