@@ -8,7 +8,6 @@ finished is not repeated.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import sys
@@ -16,67 +15,25 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters import __version__, bases
-from adapters.errors import MissingExtra, NotFound, Rejected, UsageError
-from adapters.files import CARD_FILE, CONFIG_FILE, CURVE_FILE, RECEIPT_FILE, sha256_file
+from adapters.errors import Rejected, UsageError
+from adapters.files import CARD_FILE, CONFIG_FILE, CURVE_FILE, RECEIPT_FILE
 from adapters.lint import rank_class
 from adapters.registry import Registry
-from adapters.types import Version, check_name
+from adapters.types import Version
 from train import trackers
-from train.recipe import Recipe
-from train.resume import RunFolder, run_key
-from train.rows.files import dataset_files, fetch_dataset
+from train.plan import PACKAGES, Job, Plan, finished_by, make_plan, need, say
+from train.resume import RunFolder
 from train.rows.receipt import Receipt, to_bytes
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from train.prepare import Prepared
-    from train.replay import Replay
 
-_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to train, where it goes."""
-
-    dataset: str
-    """A file, a folder of files, or a Hub dataset's id."""
-    base: str
-    name: str
-    recipe: Recipe
-    revision: str | None = None
-    eval_dataset: str | None = None
-    dataset_revision: str | None = None
-    replay: str | None = None
-    """Another dataset and its share of all rows: `general.jsonl=0.1` (see `train.replay`)."""
-    tags: Sequence[str] = ()
-    notes: str = ""
-    again: bool = False
-    """Train it even if there is a version that the same run made."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A job with what it names found."""
-
-    job: Job
-    base: bases.LocalBase
-    replay: Replay | None
-    identity: dict[str, Any]
-    """The datasets by content, see `train.prepare.identify`."""
-    code: dict[str, str]
-    """Versions of what computes the weights, and sha256 of reward functions."""
-
-    @property
-    def key(self) -> str:
-        return run_key(asdict(self.base.model), asdict(self.job.recipe), self.identity, self.code)
+__all__ = ["Job", "rehearse", "run", "say"]
 
 
 def run(job: Job, registry: Registry, *, callbacks: Sequence[TrainerCallback] = ()) -> Version:
@@ -94,10 +51,10 @@ def run(job: Job, registry: Registry, *, callbacks: Sequence[TrainerCallback] = 
             is published when the same command is given again.
         MissingExtra: torch, trl, peft or bitsandbytes is not installed.
     """
-    plan = _plan(job, registry)
+    plan = make_plan(job, registry)
     folder = RunFolder(plan.key)
     with folder.held(lambda: say("another process is at this run; waiting for it")):
-        finished = _finished(plan, registry)
+        finished = finished_by(plan, registry)
         if finished and folder.trained() is not None:
             folder.clear()  # killed after it was published
         if finished and not job.again:
@@ -105,7 +62,10 @@ def run(job: Job, registry: Registry, *, callbacks: Sequence[TrainerCallback] = 
             say(f"{finished.ref} is this run's, finished already; --again trains it once more")
             return finished
         try:
-            version = _train_and_publish(plan, folder, registry, callbacks)
+            tokenizer = load_tokenizer(plan.base.path)
+            rows = prepare_rows(plan, tokenizer, folder.rows)
+            metrics = train_into(folder, plan, tokenizer, rows, callbacks=callbacks)
+            version = publish(plan, rows.lineage, metrics, folder.adapter, registry)
         except BaseException as error:
             wrong = isinstance(error, UsageError | Rejected)  # the same again would end the same
             if folder.trained() is None and (wrong or not folder.step()):
@@ -117,86 +77,62 @@ def run(job: Job, registry: Registry, *, callbacks: Sequence[TrainerCallback] = 
         return version
 
 
-def rehearse(job: Job, registry: Registry, *, examples: int = 3) -> tuple[Receipt, list[str]]:
-    """Do all of a run that comes before training; return the data receipt and rows as text.
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What is known of a run before it trains."""
 
-    Of each row its tokens, those that are learnt standing out (see `train.check.masked`).
+    receipt: Receipt
+    rows: list[str]
+    """Some rows as their tokens, those that are learnt standing out (see `train.check.masked`)."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"receipt": self.receipt.details(), "rows": self.rows}
+
+
+def rehearse(job: Job, registry: Registry, *, rows: int = 3) -> Rehearsal:
+    """Do all of a run that comes before training; `rows`: so many are shown.
 
     Raises:
         The same as `run`, but of training and publishing.
     """
-    plan = _plan(job, registry)
+    plan = make_plan(job, registry)
     tokenizer = load_tokenizer(plan.base.path)
     from train.check import masked
 
     with tempfile.TemporaryDirectory(prefix="adapters-train-") as scratch:
-        rows = _prepare(plan, tokenizer, Path(scratch))
-    return rows.receipt, [masked(row, tokenizer) for row in rows.first if row.answer][:examples]
+        prepared = prepare_rows(plan, tokenizer, Path(scratch))
+    shown = [masked(row, tokenizer) for row in prepared.first if row.answer][:rows]
+    return Rehearsal(prepared.receipt, shown)
 
 
-def _plan(job: Job, registry: Registry) -> _Plan:
-    check_name(job.name)
-    path, _ = fetch_dataset(job.dataset, revision=job.dataset_revision)
-    dataset_files(path)
-    registry.check_writable()
-    _import("datasets")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses optional kernels, aloud
-    _import("transformers")
-    trackers.check_trackers(job.recipe.report_to)
-    from train.prepare import identify
-    from train.replay import Replay
+def train_into(
+    folder: RunFolder,
+    plan: Plan,
+    tokenizer: Any,
+    rows: Prepared,
+    *,
+    callbacks: Sequence[TrainerCallback] = (),
+    title: str | None = None,
+) -> dict[str, float]:
+    """Train into a run's folder, which the caller holds, for `run` to publish; return the metrics.
 
-    replay = Replay.parse(job.replay) if job.replay else None
-    base = bases.resolve(job.base, revision=job.revision)
-    say(f"base {base.model.id} @ {base.model.revision[:19]}")
-    identity = identify(
-        job.dataset, revision=job.dataset_revision, eval_dataset=job.eval_dataset, replay=replay
-    )
-    return _Plan(job, base, replay, identity, _code(job.recipe))
+    Goes on from the folder's last checkpoint. Does nothing where it is trained already. `title`:
+    the panel's, where the adapter's name does not say enough.
 
-
-def _code(recipe: Recipe) -> dict[str, str]:
-    try:
-        code = {package: package_version(package) for package in _PACKAGES}
-    except PackageNotFoundError as error:
-        raise _missing(str(error.name), error) from error
-    for reward in getattr(recipe, "reward", None) or ():
-        for part in (reward.rpartition(":")[0], reward.partition(":")[2]):
-            if part and Path(part).is_file():  # FILE.py:FUNCTION, json_schema:FILE
-                code[Path(part).name] = sha256_file(Path(part))
-    return {"lora-switchyard": __version__, **code}
-
-
-def _finished(plan: _Plan, registry: Registry) -> Version | None:
-    """Return the last version in good standing that the same run made."""
-    try:
-        versions = registry.versions(plan.job.name)
-    except NotFound:
-        return None
-    against = registry.standings(plan.job.name)
-    for version in reversed(versions):
-        m = version.manifest
-        key = run_key(asdict(m.base), m.recipe, m.dataset, m.code)
-        if key == plan.key and version.number not in against:
-            return version
-    return None
-
-
-def _train_and_publish(
-    plan: _Plan, folder: RunFolder, registry: Registry, callbacks: Sequence[TrainerCallback]
-) -> Version:
-    tokenizer = load_tokenizer(plan.base.path)
-    rows = _prepare(plan, tokenizer, folder.rows)
+    Raises:
+        UsageError, Rejected, MissingExtra: see `run`.
+    """
     metrics = folder.trained()
-    if metrics is None:
-        if step := folder.step():
-            say(f"going on after step {step}")
-        with folder.training() as (adapter, metrics):
-            metrics |= _train(plan, tokenizer, rows, adapter, folder.checkpoints, callbacks)
-            (adapter / RECEIPT_FILE).write_bytes(to_bytes(rows.details))
-    else:
+    if metrics is not None:
         say("trained already, to be published")
-    return _publish(plan, rows.lineage, metrics, folder.adapter, registry)
+        return metrics
+    if step := folder.step():
+        say(f"going on after step {step}")
+    title = title or f"training {plan.job.name}"
+    with folder.training() as (adapter, metrics):
+        metrics |= _train(plan, tokenizer, rows, adapter, folder.checkpoints, callbacks, title)
+        (adapter / RECEIPT_FILE).write_bytes(to_bytes(rows.details))
+    return metrics
 
 
 def load_tokenizer(base: Path) -> Any:
@@ -206,7 +142,7 @@ def load_tokenizer(base: Path) -> Any:
         Rejected: not a fast one, or one with tokens that the base has no embedding for.
         MissingExtra: transformers is not installed.
     """
-    transformers = _import("transformers")
+    transformers = need("transformers")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     from train.tokens import check_vocabulary
@@ -219,7 +155,12 @@ def load_tokenizer(base: Path) -> Any:
     return tokenizer
 
 
-def _prepare(plan: _Plan, tokenizer: Any, scratch: Path) -> Prepared:
+def prepare_rows(plan: Plan, tokenizer: Any, scratch: Path) -> Prepared:
+    """Prepare a plan's rows in `scratch`, which is emptied, and say what they are.
+
+    Raises:
+        InvalidDataset, Rejected: see `train.prepare.prepare`, `train.parity.check_parity`.
+    """
     from train.parity import check_parity
     from train.prepare import prepare
 
@@ -269,19 +210,21 @@ def counting(unit: str, what: str) -> Iterator[Callable[[int], None]]:
 
 
 def _train(
-    plan: _Plan,
+    plan: Plan,
     tokenizer: Any,
     rows: Prepared,
     folder: Path,
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
+    title: str,
 ) -> dict[str, float]:
-    for package in _PACKAGES:
-        _import(package)
+    for package in PACKAGES:
+        need(package)
+    need("datasets").disable_progress_bars()
     from train import loop
     from train.panel import Panel
 
-    with trackers.named(plan.job.name, plan.key[:12]), Panel(f"training {plan.job.name}") as panel:
+    with trackers.named(plan.job.name, plan.key[:12]), Panel(title) as panel:
         return loop.train(
             plan.job.recipe,
             plan.base.path,
@@ -296,13 +239,18 @@ def _train(
         )
 
 
-def _publish(
-    plan: _Plan,
+def publish(
+    plan: Plan,
     dataset: dict[str, Any],
     metrics: dict[str, float],
     folder: Path,
     registry: Registry,
 ) -> Version:
+    """Publish what was trained in `folder`; `dataset`: its lineage (`train.prepare.Prepared`).
+
+    Raises:
+        InvalidAdapter, RegistryUnavailable: see `Registry.publish`.
+    """
     job, base = plan.job, plan.base
     config = json.loads((folder / CONFIG_FILE).read_text())
     if isinstance(config["target_modules"], list):  # PEFT keeps a set, in no fixed order
@@ -339,24 +287,3 @@ def _publish(
         tags=job.tags,
         notes=job.notes,
     )
-
-
-def _import(package: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise _missing(package, error) from error
-
-
-def _missing(package: str, error: ImportError) -> MissingExtra:
-    return MissingExtra(
-        f"Training needs {package}: {error}.",
-        fix="Install it: pip install 'lora-switchyard[cpu]' or 'lora-switchyard[gpu]'.",
-    )
-
-
-def say(text: str) -> None:
-    """Tell how it goes, on stderr."""
-    print(text, file=sys.stderr)

@@ -122,7 +122,7 @@ def train(
         again=again,
     )
     if dry_run:
-        return _show(*rehearse(job, Registry.open(registry)), json=json)
+        return _show(rehearse(job, Registry.open(registry)), json=json)
     version = run(job, Registry.open(registry))
     if json:
         emit_json(version_json(version))
@@ -134,11 +134,11 @@ def _where(version: Any) -> dict[str, str]:
     return {"engine_name": version.engine_name, "path": str(version.path)}
 
 
-def _show(receipt: Any, rows: list[str], *, json: bool) -> None:
+def _show(rehearsal: Any, *, json: bool) -> None:
     from train.check import lines
 
     if json:
-        return emit_json({"receipt": receipt.details(), "rows": rows})
-    typer.echo(table(["rows", "", "where"], lines(receipt)))
-    for row in rows:
+        return emit_json(rehearsal.as_json())
+    typer.echo(table(["rows", "", "where"], lines(rehearsal.receipt)))
+    for row in rehearsal.rows:
         typer.echo(f"\n{row}")
