@@ -46,7 +46,8 @@ def evaluate(trainer: Trainer, tokenizer: Any, rows: Dataset, recipe: Recipe) ->
     """
     if recipe.method == "sft":
         # Not the trainer's: a mean of batches' means, it would weigh tokens of short answers more.
-        loss, accuracy = token_scores(trainer.model, rows, recipe.per_device_train_batch_size)
+        with trainer.accelerator.autocast():
+            loss, accuracy = token_scores(trainer.model, rows, recipe.per_device_train_batch_size)
         found = {"eval_loss": loss, "eval_mean_token_accuracy": accuracy}
         found["eval_perplexity"] = math.exp(min(loss, 700))  # beyond it there is no float
     else:
@@ -54,7 +55,8 @@ def evaluate(trainer: Trainer, tokenizer: Any, rows: Dataset, recipe: Recipe) ->
         found = {"eval_loss": said["eval_loss"]}
         found |= closing(recipe.method, said, trainer.state.log_history)
     if recipe.generate_eval:
-        found |= generation_metrics(trainer.model, tokenizer, rows, recipe)
+        with trainer.accelerator.autocast():
+            found |= generation_metrics(trainer.model, tokenizer, rows, recipe)
     trainer.log({key: value for key, value in found.items() if key.startswith("eval_")})
     return found
 
