@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters import __version__, bases
 from adapters.errors import MissingExtra, NotFound
-from adapters.files import sha256_file
 from adapters.registry import Registry
 from adapters.types import Version, check_name
 from train import trackers
+from train.full import check_target
 from train.recipe import Recipe
 from train.resume import run_key
+from train.rewards import sources
 from train.rows.files import dataset_files, fetch_dataset
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Job:
     dataset: str
     """A file, a folder of files, or a Hub dataset's id."""
     base: str
-    name: str
+    name: str | None
+    """The adapter whose next version it becomes; None: see `output_dir`."""
     recipe: Recipe
     revision: str | None = None
     eval_dataset: str | None = None
@@ -46,6 +47,13 @@ class Job:
     notes: str = ""
     again: bool = False
     """Train it even if there is a version that the same run made."""
+    output_dir: Path | None = None
+    """Where a full model goes, which is no version: a folder that does not exist."""
+
+    @property
+    def title(self) -> str:
+        """What people call what it makes."""
+        return self.name or str(self.output_dir and self.output_dir.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +74,23 @@ class Plan:
         return run_key(asdict(self.base.model), asdict(self.job.recipe), self.identity, self.code)
 
 
-def make_plan(job: Job, registry: Registry) -> Plan:
+def make_plan(job: Job, registry: Registry | None) -> Plan:
     """Find what a job names, before anything large is loaded.
+
+    `registry`: where its version goes; None where it makes none.
 
     Raises:
         InvalidName, InvalidDataset, UsageError, NotFound, Rejected, Unavailable: see
             `train.run.run`.
         MissingExtra: a package is not installed.
     """
-    check_name(job.name)
+    check_target(job)
+    if job.name:
+        check_name(job.name)
     path, _ = fetch_dataset(job.dataset, revision=job.dataset_revision)
     dataset_files(path)
-    registry.check_writable()
+    if registry:
+        registry.check_writable()
     need("datasets")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses optional kernels, aloud
     need("transformers")
@@ -99,20 +112,18 @@ def _code(recipe: Recipe) -> dict[str, str]:
         code = {package: package_version(package) for package in PACKAGES}
     except PackageNotFoundError as error:
         raise _missing(str(error.name), error) from error
-    for reward in getattr(recipe, "reward", None) or ():
-        for part in (reward.rpartition(":")[0], reward.partition(":")[2]):
-            if part and Path(part).is_file():  # FILE.py:FUNCTION, json_schema:FILE
-                code[Path(part).name] = sha256_file(Path(part))
+    code |= sources(recipe)
     return {"lora-switchyard": __version__, **code}
 
 
 def finished_by(plan: Plan, registry: Registry) -> Version | None:
     """Return the last version in good standing that the same run made."""
+    name = str(plan.job.name)
     try:
-        versions = registry.versions(plan.job.name)
+        versions = registry.versions(name)
     except NotFound:
         return None
-    against = registry.standings(plan.job.name)
+    against = registry.standings(name)
     for version in reversed(versions):
         m = version.manifest
         key = run_key(asdict(m.base), m.recipe, m.dataset, m.code)
