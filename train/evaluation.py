@@ -99,17 +99,19 @@ def questions(rows: Dataset, tokenizer: Any, stops: set[int]) -> Iterator[Questi
             start = end
             while start and labels[start - 1] != IGNORED:
                 start -= 1
-            if start < end and ids[end - 1] in stops:
-                yield Question(ids[:start], _text(tokenizer, ids[start:end]))
+            said = ids[start:end]
+            stop = next((at for at, token in enumerate(said) if token in stops), None)
+            if stop is not None:
+                yield Question(ids[:start], _text(tokenizer, said[:stop]))
             continue
         if row.get("label") is False:
             continue
         answer = row.get("chosen") or row.get("completion") or row.get("answer")
         if answer is not None:
-            said = answer if isinstance(answer, str) else answer[-1]["content"]
+            wanted = answer if isinstance(answer, str) else answer[-1]["content"]
             tools = json.loads(row["tools"]) if row.get("tools") else ()
             prompt = render(row["prompt"], tokenizer, tools, add_generation_prompt=True)
-            yield Question(tokenizer(prompt, add_special_tokens=False)["input_ids"], said)
+            yield Question(tokenizer(prompt, add_special_tokens=False)["input_ids"], wanted)
 
 
 @torch.no_grad()
