@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters.errors import Rejected, UsageError
 from adapters.files import CARD_FILE, CONFIG_FILE, CURVE_FILE, RECEIPT_FILE
@@ -24,6 +24,7 @@ from adapters.lint import rank_class
 from adapters.registry import Registry
 from adapters.types import Version
 from train import trackers
+from train.full import FullModel, finished_at, place
 from train.plan import PACKAGES, Job, Plan, finished_by, make_plan, need, say
 from train.resume import RunFolder
 from train.rows.receipt import Receipt, to_bytes
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from train.prepare import Prepared
 
-__all__ = ["Job", "rehearse", "run", "say"]
+__all__ = ["Job", "rehearse", "run", "run_full", "say"]
 
 
 def run(job: Job, registry: Registry, *, callbacks: Sequence[TrainerCallback] = ()) -> Version:
@@ -52,12 +53,52 @@ def run(job: Job, registry: Registry, *, callbacks: Sequence[TrainerCallback] = 
         MissingExtra: torch, trl, peft or bitsandbytes is not installed.
     """
     plan = make_plan(job, registry)
-    folder = RunFolder(plan.key)
+
+    def ending(rows: Prepared, metrics: dict[str, float], folder: Path) -> Version:
+        return publish(plan, rows.lineage, metrics, folder, registry)
+
+    return _once(plan, lambda: finished_by(plan, registry), ending, callbacks)
+
+
+def run_full(job: Job, *, callbacks: Sequence[TrainerCallback] = ()) -> FullModel:
+    """Train the base itself (`--tuner full`) into `job.output_dir`; else as `run`.
+
+    Raises:
+        The same as `run`, but of publishing; Rejected, Unavailable: see `train.full.place`.
+    """
+    plan = make_plan(job, None)
+    target = Path(str(job.output_dir)).expanduser().absolute()
+
+    def ending(rows: Prepared, metrics: dict[str, float], folder: Path) -> FullModel:
+        lineage = {
+            "base": asdict(plan.base.model),
+            "recipe": asdict(job.recipe),
+            "dataset": rows.lineage,
+            "metrics": metrics,
+            "code": plan.code,
+        }
+        return place(folder, target, lineage)
+
+    done = lambda: finished_at(target, plan.key, again=job.again)  # noqa: E731
+    return _once(plan, done, ending, callbacks)
+
+
+Made = TypeVar("Made", Version, FullModel)
+
+
+def _once(
+    plan: Plan,
+    done: Callable[[], Made | None],
+    ending: Callable[[Prepared, dict[str, float], Path], Made],
+    callbacks: Sequence[TrainerCallback],
+) -> Made:
+    """Return what a run has made (`done`), or train it and bring it to its end."""
+    folder, again = RunFolder(plan.key), plan.job.again
     with folder.held(lambda: say("another process is at this run; waiting for it")):
-        finished = finished_by(plan, registry)
+        finished = done()
         if finished and folder.trained() is not None:
             folder.clear()  # killed after it was published
-        if finished and not job.again:
+        if finished and not again:
             folder.clear()
             say(f"{finished.ref} is this run's, finished already; --again trains it once more")
             return finished
@@ -65,7 +106,9 @@ def run(job: Job, registry: Registry, *, callbacks: Sequence[TrainerCallback] = 
             tokenizer = load_tokenizer(plan.base.path)
             rows = prepare_rows(plan, tokenizer, folder.rows)
             metrics = train_into(folder, plan, tokenizer, rows, callbacks=callbacks)
-            version = publish(plan, rows.lineage, metrics, folder.adapter, registry)
+            if "conversion_error" in metrics:
+                say(f"made plain LoRA, relative error {metrics['conversion_error']:.2g}")
+            made = ending(rows, metrics, folder.adapter)
         except BaseException as error:
             wrong = isinstance(error, UsageError | Rejected)  # the same again would end the same
             if folder.trained() is None and (wrong or not folder.step()):
@@ -74,7 +117,7 @@ def run(job: Job, registry: Registry, *, callbacks: Sequence[TrainerCallback] = 
                 say(f"Stopped; step {step} is kept. The same command goes on from there.")
             raise
         folder.clear()
-        return version
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +132,7 @@ class Rehearsal:
         return {"receipt": self.receipt.details(), "rows": self.rows}
 
 
-def rehearse(job: Job, registry: Registry, *, rows: int = 3) -> Rehearsal:
+def rehearse(job: Job, registry: Registry | None, *, rows: int = 3) -> Rehearsal:
     """Do all of a run that comes before training; `rows`: so many are shown.
 
     Raises:
@@ -128,7 +171,7 @@ def train_into(
         return metrics
     if step := folder.step():
         say(f"going on after step {step}")
-    title = title or f"training {plan.job.name}"
+    title = title or f"training {plan.job.title}"
     with folder.training() as (adapter, metrics):
         metrics |= _train(plan, tokenizer, rows, adapter, folder.checkpoints, callbacks, title)
         (adapter / RECEIPT_FILE).write_bytes(to_bytes(rows.details))
@@ -224,7 +267,7 @@ def _train(
     from train import loop
     from train.panel import Panel
 
-    with trackers.named(plan.job.name, plan.key[:12]), Panel(title) as panel:
+    with trackers.named(plan.job.title, plan.key[:12]), Panel(title) as panel:
         return loop.train(
             plan.job.recipe,
             plan.base.path,
@@ -264,18 +307,18 @@ def publish(
     from adapters.card import card
 
     text = card(
-        job.name,
+        job.title,
         base.model,
         recipe,
         dataset,
         metrics,
-        rank_class(job.recipe.r),
+        rank_class(config["r"]),
         serving=serving,
         curve=(folder / CURVE_FILE).exists(),
     )
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
     return registry.publish(
-        job.name,
+        job.title,
         folder,
         base=base.model,
         base_path=base.path,

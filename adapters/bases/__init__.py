@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.errors import NotFound, Rejected, Unavailable
-from adapters.files import sha256_file
+from adapters.files import RECEIPT_FILE, sha256_file
 from adapters.types import BaseModel
 
 TINY = "tiny"
 _PATTERNS = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt")
 _LEFT_OUT = ("original/*", "consolidated*", "onnx/*")
+LINEAGE_FILE = "lineage.json"
+"""Where a base that was trained here came from; see `train.full`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ def _identify(base: str, path: Path, commit: str | None) -> BaseModel:
 
 def _folder_digest(path: Path) -> str:
     names = sorted({file.name for pattern in _PATTERNS for file in path.glob(pattern)})
+    names = [name for name in names if name not in (LINEAGE_FILE, RECEIPT_FILE)]
     lines = "".join(f"{sha256_file(path / name)}  {name}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
 
