@@ -1,7 +1,8 @@
 """Whether the server will see what training saw: token ids, and the token that ends an answer.
 
 `served_ids` is what vLLM 0.32 makes of a request, in process; tests/e2e/test_parity.py holds it
-against vLLM's own renderer and against a real server.
+against vLLM's own renderer and against a real server. It is about text, and about a server that was
+given no template of its own (`-- --chat-template`).
 """
 
 from __future__ import annotations

@@ -136,6 +136,9 @@ def test_the_last_answer_is_asked_for_and_what_was_cut_is_not() -> None:
     (only,) = questions(rows, TINY, {2})
     assert only.prompt == [5, 6, 7, 2, 8]
     assert only.reference == TINY.decode([9])
+    more = {"input_ids": [5, 9, 2, 198], "labels": [-100, 9, 2, 198]}  # what follows is not said
+    (only,) = questions(Dataset.from_list([more]), TINY, {2})
+    assert only.reference == TINY.decode([9])
 
 
 def test_preferences_are_asked_for_their_better_answer() -> None:
