@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from adapters.errors import Unavailable
-from adapters.files import make_folder
+from adapters.files import fsync_folder, make_folder
 
 INDIFFERENT = frozenset({"save_steps", "report_to"})
 """Recipe keys that do not reach the weights."""
@@ -96,7 +96,10 @@ class RunFolder:
         metrics: dict[str, float] = {}
         yield part, metrics
         self._metrics.write_text(json.dumps(metrics))
+        make_durable(part)
+        make_durable(self._metrics)
         part.rename(self.adapter)
+        fsync_folder(self.path)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
@@ -128,6 +131,14 @@ def held(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
             # Who waits finds that the file has no name any more, and makes another.
             Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+
+
+def make_durable(path: Path) -> None:
+    """Have a file, or all the files below a folder, on the disk before anything else is."""
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
