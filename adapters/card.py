@@ -47,7 +47,7 @@ With PEFT:
     model = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels=1)
     model = PeftModel.from_pretrained(model, {source})
 """
-_CURVE = f"![Loss by step]({CURVE_FILE})\n"
+_CURVE = f"![Loss by step]({CURVE_FILE})\n\n"
 _RECEIPT = f"Where each row went, with its line: [{RECEIPT_FILE}]({RECEIPT_FILE}).\n"
 _PARITY = """
 Training and serving see the same tokens: {rows} rows were rendered as vLLM renders a request, each

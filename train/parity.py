@@ -76,7 +76,7 @@ def check_parity(rows: Sequence[Row], tokenizer: Any, base: Path) -> Parity | No
                 "generation_config.json.",
             )
     assert end is not None
-    return Parity(len(rows), _name(tokenizer, end), options)
+    return Parity(len(rows), str(tokenizer.decode([end])), options)
 
 
 def served_ids(

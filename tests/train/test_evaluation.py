@@ -115,7 +115,7 @@ def test_they_are_found_by_and_shown_on_the_card(version: Version) -> None:
     assert {"loss.png", "loss.svg", "loss.csv"} <= version.manifest.files.keys()
     assert version.manifest.dataset["parity"] == {
         "rows": 64,
-        "stop_token": "'<|im_end|>'",
+        "stop_token": "<|im_end|>",
         "chat_template_kwargs": {},
     }
     assert version.manifest.serving == {}

@@ -43,7 +43,7 @@ def row(prompt: str = "Where is my card?", answer: str = "In the post.", role: s
 
 def test_rows_that_are_equal_are_counted_with_the_token_that_ends_them() -> None:
     rows = [row(), row("你好", "您好，请问有什么可以帮您？"), row(role="system")]
-    assert check_parity(rows, tokenizer(), TINY) == Parity(3, "'<|im_end|>'", {})
+    assert check_parity(rows, tokenizer(), TINY) == Parity(3, "<|im_end|>", {})
 
 
 def test_a_template_that_thinks_unless_told_not_to_is_told_not_to() -> None:
@@ -105,7 +105,7 @@ def test_markers_round_more_than_the_end_do_not_matter() -> None:
         template = (TEMPLATES / f"{name}.jinja").read_text()
         parity = check_parity([row()], tokenizer(template), TINY)
         assert parity
-        assert parity.stop_token == "'<|im_end|>'"
+        assert parity.stop_token == "<|im_end|>"
 
 
 def test_an_end_at_which_the_server_does_not_stop_is_refused(tmp_path: Path) -> None:
