@@ -23,6 +23,7 @@ from train.forgetting import token_scores
 from train.guards import Guards
 from train.methods import Setup, method
 from train.methods.metrics import BEST
+from train.methods.rows import sources
 from train.order import fix_order
 from train.plain import beginning
 from train.plots import write_curve
@@ -90,6 +91,8 @@ def train(
     set_rates(trainer, recipe)
     step_rows = fix_order(trainer, recipe.seed)
     trainer.remove_callback(PrinterCallback)
+    if places:
+        places = [places[row] for row in sources(trainer.train_dataset, len(places))]
     trainer.add_callback(Guards(recipe, lambda step: _named(step_rows.of(step), members, places)))
     if recipe.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(recipe.early_stopping_patience))
