@@ -74,6 +74,16 @@ class Plan:
         """Which run it is, see `train.resume.run_key`."""
         return run_key(asdict(self.base.model), asdict(self.job.recipe), self.identity, self.code)
 
+    def weights(self) -> Path:
+        """Return the base's folder with its weights, which may have to come from the Hub yet.
+
+        Raises:
+            NotFound, Rejected, Unavailable: see `adapters.bases.resolve`.
+        """
+        if self.base.model.local:
+            return self.base.path
+        return bases.resolve(self.job.base, revision=self.base.model.revision).path
+
 
 def make_plan(job: Job, registry: Registry | None) -> Plan:
     """Find what a job names, before anything large is loaded.
@@ -100,7 +110,7 @@ def make_plan(job: Job, registry: Registry | None) -> Plan:
     from train.replay import Replay
 
     replay = Replay.parse(job.replay) if job.replay else None
-    base = bases.resolve(job.base, revision=job.revision)
+    base = bases.resolve(job.base, revision=job.revision, weights=False)
     say(f"base {base.model.id} @ {base.model.revision[:19]}")
     identity = identify(
         job.dataset, revision=job.dataset_revision, eval_dataset=job.eval_dataset, replay=replay

@@ -211,6 +211,12 @@ class Recipe:
     max_steps: Annotated[int, Key("Overrides the epochs; -1 does not.", -1, 1 << 31)] = -1
     per_device_train_batch_size: Annotated[int, Key("Rows a step.", 1, 1 << 16)] = 8
     gradient_accumulation_steps: Annotated[int, Key("Batches a step.", 1, 1 << 16)] = 1
+    auto_find_batch_size: Annotated[
+        bool, Key("Take the largest batch that fits, and accumulate less: a step's rows stay.")
+    ] = False
+    num_processes: Annotated[
+        int, Key("Processes, one a GPU; each takes so many batches a step.", 1, 1 << 10)
+    ] = 1
     learning_rate: Annotated[
         float, Key("At its peak; with --tuner full a tenth.", 1e-9, 1, _LORA_RATES)
     ] = BY_METHOD

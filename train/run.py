@@ -32,7 +32,9 @@ from train.rows.receipt import Receipt, to_bytes
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from train.preflight import Estimate
     from train.prepare import Prepared
+    from train.recipe import Recipe
 
 __all__ = ["Job", "rehearse", "run", "run_full", "say"]
 
@@ -125,11 +127,16 @@ class Rehearsal:
     """What is known of a run before it trains."""
 
     receipt: Receipt
+    estimate: Estimate
     rows: list[str]
     """Some rows as their tokens, those that are learnt standing out (see `train.check.masked`)."""
 
     def as_json(self) -> dict[str, Any]:
-        return {"receipt": self.receipt.details(), "rows": self.rows}
+        return {
+            "receipt": self.receipt.details(),
+            "estimate": self.estimate.as_json(),
+            "rows": self.rows,
+        }
 
 
 def rehearse(job: Job, registry: Registry | None, *, rows: int = 3) -> Rehearsal:
@@ -144,8 +151,9 @@ def rehearse(job: Job, registry: Registry | None, *, rows: int = 3) -> Rehearsal
 
     with tempfile.TemporaryDirectory(prefix="adapters-train-") as scratch:
         prepared = prepare_rows(plan, tokenizer, Path(scratch))
+        _, found = ready(plan, prepared)
     shown = [masked(row, tokenizer) for row in prepared.first if row.answer][:rows]
-    return Rehearsal(prepared.receipt, shown)
+    return Rehearsal(prepared.receipt, found, shown)
 
 
 def train_into(
@@ -176,6 +184,31 @@ def train_into(
         metrics |= _train(plan, tokenizer, rows, adapter, folder.checkpoints, callbacks, title)
         (adapter / RECEIPT_FILE).write_bytes(to_bytes(rows.details))
     return metrics
+
+
+def ready(plan: Plan, rows: Prepared) -> tuple[Recipe, Estimate]:
+    """Say what a run will take; return that, and its recipe with the batch that it will take.
+
+    Raises:
+        Rejected: it cannot fit (see `train.preflight.check`).
+        MissingExtra: see `run`.
+    """
+    for package in PACKAGES:
+        need(package)
+    need("datasets").disable_progress_bars()
+    from train import loop  # noqa: F401  # what it takes by itself counts
+    from train.preflight import Rows, preflight
+
+    asked, counted = plan.job.recipe, rows.receipt
+    longest = min(counted.longest_tokens, asked.max_length)
+    recipe, found = preflight(
+        plan.base.path, asked, Rows(len(rows.train), counted.train_tokens, longest)
+    )
+    say(str(found))
+    if recipe != asked:
+        batch, times = recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps
+        say(f"a batch of {batch} rows, {times} times a step")
+    return recipe, found
 
 
 def load_tokenizer(base: Path) -> Any:
@@ -261,16 +294,17 @@ def _train(
     callbacks: Sequence[TrainerCallback],
     title: str,
 ) -> dict[str, float]:
-    for package in PACKAGES:
-        need(package)
-    need("datasets").disable_progress_bars()
+    recipe, _ = ready(plan, rows)
+    base = plan.weights()
+    if recipe.num_processes > 1:
+        return _train_in_processes(plan, recipe, base, rows, folder, checkpoints, callbacks, title)
     from train import loop
     from train.panel import Panel
 
     with trackers.named(plan.job.title, plan.key[:12]), Panel(title) as panel:
         return loop.train(
-            plan.job.recipe,
-            plan.base.path,
+            recipe,
+            base,
             tokenizer,
             rows.train,
             rows.held_out,
@@ -279,6 +313,38 @@ def _train(
             retained=rows.retained,
             checkpoints=checkpoints,
             callbacks=[panel, *callbacks],
+        )
+
+
+def _train_in_processes(
+    plan: Plan,
+    recipe: Recipe,
+    base: Path,
+    rows: Prepared,
+    folder: Path,
+    checkpoints: Path,
+    callbacks: Sequence[TrainerCallback],
+    title: str,
+) -> dict[str, float]:
+    from train.processes import Share, train_in_processes
+
+    if callbacks:
+        raise UsageError(
+            "Steps of several processes cannot be followed from here.", fix="Use --num-processes 1."
+        )
+    with trackers.named(plan.job.title, plan.key[:12]):
+        return train_in_processes(
+            Share(
+                title,
+                recipe,
+                base,
+                rows.train,
+                rows.held_out,
+                rows.retained,
+                rows.places,
+                folder,
+                checkpoints,
+            )
         )
 
 
