@@ -34,8 +34,10 @@ def recipe_flags(
             kind = list[get_args(kind)[0]]  # type: ignore[misc]  # the flag is repeated
         elif "tuple" in str(kind):
             kind = str  # commas on a command line
-        default = _by_method(meaning.methods) or getattr(plain, key)
+        default = getattr(plain, key)
         told = "" if default in (None, -1, ()) else f"  [default: {default}]"
+        if meaning.methods:
+            told = f"  [{_by_method(meaning.methods)}]"
         options[key] = Annotated[kind | None, typer.Option(help=f"{meaning.help}{told}")]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -59,12 +61,12 @@ def recipe_flags(
 
 
 def _by_method(defaults: Mapping[str, Any]) -> str:
-    """Write which methods use a key, and what each takes it for: `grpo, rloo 512`."""
+    """Write which methods use a key, and each one's default: `grpo, rloo: 512`."""
     found: dict[Any, list[str]] = {}
     for method, default in defaults.items():
         found.setdefault(default, []).append(method)
-    told = (f"{', '.join(methods)} {'' if v == () else v}" for v, methods in found.items())
-    return "; ".join(each.strip() for each in told)
+    named = ((", ".join(methods), default) for default, methods in found.items())
+    return "; ".join(name if value == () else f"{name}: {value}" for name, value in named)
 
 
 @recipe_flags()
@@ -104,8 +106,9 @@ def train(
 ) -> None:
     """Train a LoRA adapter and publish it as the next version; or a full model, into a folder.
 
-    The flags from --method to --seed are the recipe: PEFT's, TRL's and transformers' own names.
-    A run that was stopped goes on when the same command is given again.
+    The flags from --method to --seed are the recipe: PEFT's, TRL's and transformers' own names. In
+    brackets stands the default, or the methods that take it, with each one's. A run that was
+    stopped goes on when the same command is given again.
 
     Example: adapters train support.jsonl --base tiny --name support --r 32 --num-train-epochs 3
 
