@@ -18,6 +18,7 @@ import inspect
 import json
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -159,7 +160,9 @@ def _from_file(file: str, name: str) -> Callable[..., Sequence[Any]]:
     spec = importlib.util.spec_from_file_location(f"reward_{path.stem}", path)
     assert spec
     assert spec.loader
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(
+        spec
+    )  # dataclasses look there
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever somebody's own file does

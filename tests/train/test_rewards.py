@@ -58,6 +58,13 @@ def test_length_gives_less_the_further_it_is_from_the_range() -> None:
 
 
 OWN = """
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass
+class Weight:
+    value: float
+
 def likes(completions, weight, **others):
     assert {"prompts", "completion_ids", "answer"} <= others.keys()
     return [w * len(c[-1]["content"]) for c, w in zip(completions, weight)]
