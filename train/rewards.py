@@ -160,9 +160,8 @@ def _from_file(file: str, name: str) -> Callable[..., Sequence[Any]]:
     spec = importlib.util.spec_from_file_location(f"reward_{path.stem}", path)
     assert spec
     assert spec.loader
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(
-        spec
-    )  # dataclasses look there
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever somebody's own file does
