@@ -105,6 +105,7 @@ def _failed(error: ChildFailedError) -> Exception:
 
 def _work(share: Share, told: Path) -> dict[str, float]:
     """Train, as one of several."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses optional kernels, aloud
     signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if torch.cuda.is_available():
@@ -115,7 +116,6 @@ def _work(share: Share, told: Path) -> dict[str, float]:
     from train.panel import Panel
     from train.run import load_tokenizer
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     panel = Panel(share.title) if rank == 0 else None
     try:
         with panel or nullcontext():

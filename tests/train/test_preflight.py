@@ -10,16 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import CommitOperationAdd, HfApi
 
 from adapters import bases
 from adapters.demo.task import split
 from adapters.errors import Rejected
 from adapters.registry import Registry
+from tests.hub.server import Hub
 from train import preflight
 from train.plan import Job
 from train.preflight import Rows, estimate, largest_batch
 from train.recipe import Recipe
-from train.run import rehearse
+from train.run import rehearse, run
 from train.tuners import attach, load_base
 
 TINY = bases.resolve("tiny").path
@@ -118,3 +120,26 @@ def test_a_rehearsal_holds_it_and_refuses_too(
     monkeypatch.setattr(preflight, "available_bytes", lambda processes: 1 << 20)
     with pytest.raises(Rejected, match="of memory"):
         rehearse(job, Registry.open(tmp_path))
+
+
+def test_of_a_base_that_cannot_fit_the_weights_are_never_fetched(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    api, files = HfApi(), [path for path in TINY.iterdir() if path.suffix != ".md"]
+    api.create_repo("acme/base")
+    added = [CommitOperationAdd(path.name, path) for path in files]
+    api.create_commit("acme/base", added, commit_message="The base.")
+    path = tmp_path / "support.jsonl"
+    path.write_text("".join(json.dumps(example.row()) + "\n" for example in split(16, 8)[0]))
+    job = Job(str(path), "acme/base", "support", Recipe(max_steps=2, test_size=0))
+    with monkeypatch.context() as patched:
+        patched.setattr(preflight, "available_bytes", lambda processes: 1 << 20)
+        with pytest.raises(Rejected, match="of memory"):
+            run(job, Registry.open(tmp_path))
+    cached = tmp_path / "cache"
+    assert list(cached.rglob("config.json"))
+    assert list(cached.rglob("*.safetensors")) == []
+    version = run(job, Registry.open(tmp_path))
+    assert version.manifest.base.id == "acme/base"
+    assert list(cached.rglob("*.safetensors"))
