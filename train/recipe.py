@@ -250,8 +250,14 @@ class Recipe:
     ] = None
     save_steps: Annotated[int, Key("Steps between checkpoints.", 1, 1 << 31)] = 100
     max_loss_spike: Annotated[
-        float, Key("Stops at a loss of so many times the running median; 0 does not.", 0, 1e6)
-    ] = 5.0
+        float,
+        Key(
+            "Stops at a loss of so many times the running median; 0 does not.",
+            0,
+            1e6,
+            dict.fromkeys(("sft", "dpo", "kto", "reward"), 5.0),
+        ),
+    ] = BY_METHOD
     full_determinism: Annotated[
         bool, Key("Slower kernels that give a GPU the same bits each time; a CPU does anyway.")
     ] = False
