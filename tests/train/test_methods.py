@@ -11,14 +11,14 @@ import pytest
 from transformers import Trainer
 
 from adapters.errors import InvalidDataset, Rejected, UsageError
-from tests.train.methods import TOKENIZER, made, preferences
+from tests.train.methods import COLOURS, TOKENIZER, made, preferences
 from train.methods.metrics import METRICS, closing
 from train.methods.rows import proven
 from train.tokens import render
 
 QUICK = {"learning_rate": 3e-3, "warmup_steps": 0, "per_device_train_batch_size": 16}
 RL = {"reward": ("exact_match",), "num_generations": 8, "per_device_train_batch_size": 32}
-LETTERS = [{"prompt": f"Say the letter {n}", "completion": "s"} for n in range(50)]
+LETTERS = [{"prompt": f"Say {COLOURS[n % 6]} {n}", "completion": "s"} for n in range(60)]
 """The base says `s` to one of these in fourteen, as the first of the tokens that it draws."""
 TOOLS = [{"type": "function", "function": {"name": "paint", "parameters": {"type": "object"}}}]
 # Turns and arguments of all shapes, which Arrow would level.
@@ -158,7 +158,7 @@ def test_a_reward_model_gives_more_to_what_is_preferred(tmp_path: Path) -> None:
 
 def test_grpo_raises_the_reward_of_exact_matches(tmp_path: Path) -> None:
     chosen = RL | {"max_completion_length": 1, "learning_rate": 5e-3, "warmup_steps": 0}
-    trainer, _ = made("grpo", LETTERS, tmp_path, max_steps=6, **chosen)
+    trainer, _ = made("grpo", LETTERS, tmp_path, max_steps=8, **chosen)
     before = held_out(trainer, "grpo")["eval_reward"]
     trainer.train()
     after = held_out(trainer, "grpo")["eval_reward"]
@@ -171,7 +171,7 @@ def test_grpo_raises_the_reward_of_exact_matches(tmp_path: Path) -> None:
     [
         ("grpo", RL | {"num_generations": 5}, UsageError, "per-device-train-batch-size 35"),
         ("grpo", RL | {"max_completion_length": 600}, UsageError, "max-completion-length"),
-        ("rloo", RL | {"gradient_accumulation_steps": 99}, InvalidDataset, "there are 50"),
+        ("rloo", RL | {"gradient_accumulation_steps": 99}, InvalidDataset, "there are 60"),
         ("kto", {"per_device_train_batch_size": 1}, UsageError, "apo_zero_unpaired"),
         ("dpo", {"loss_type": "exo_pair"}, UsageError, "[Ll]abel smoothing"),
     ],
