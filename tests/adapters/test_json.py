@@ -170,6 +170,28 @@ def test_what_takes_long_prints_what_the_page_says_of_what_it_made(
     assert misfits(ask(line), SHAPES[line.split()[0]]) == []
 
 
+def test_a_search_prints_what_the_page_says(
+    house: Retention, ask: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from train.lr_find import Found, Point
+    from train.sweep import Outcome, Tried
+
+    trials = [
+        Tried(0, "complete", 0.5, {"r": 8}, 1.5, ""),
+        Tried(1, "pruned", None, {"r": 4}, 0.5, "worse than the median"),
+    ]
+    version = house.resolve("support@v1")
+    swept = Outcome("a", "eval_loss", "minimize", trials, 0, {"r": 1.0}, version, tmp_path)
+    rates = Found([Point(1e-5, 2.0, 2.0)], None, None, tmp_path)
+    monkeypatch.setattr("train.sweep.sweep", lambda *_: swept)
+    monkeypatch.setattr("train.lr_find.lr_find", lambda *_, **__: rates)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("r: {choices: [4, 8]}\n")
+    line = f"sweep {recipe} rows.jsonl --base tiny --name support"
+    assert misfits(ask(line), SHAPES["sweep"]) == []
+    assert misfits(ask("lr-find rows.jsonl --base tiny"), SHAPES["lr-find"]) == []
+
+
 def test_a_conversion_is_what_the_page_says(adapter_folder: Path) -> None:
     from adapters.lint import check_folder
     from train.convert import Conversion
@@ -181,7 +203,7 @@ def test_a_conversion_is_what_the_page_says(adapter_folder: Path) -> None:
 def test_the_page_leaves_no_command_out() -> None:
     having = {" ".join(path) for path in COMMANDS if "--json" in options(path)}
     assert set(SHAPES) - {"lint --fix", "train --dry-run"} == having
-    run = {*LINES, "train", "merge", "import"}
+    run = {*LINES, "train", "merge", "import", "sweep", "lr-find"}
     assert run == having, "and each is run"
 
 
