@@ -11,6 +11,7 @@ Sources: QLoRA (arXiv 2305.14314), LoRA (arXiv 2106.09685), rsLoRA (arXiv 2312.0
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -198,8 +199,22 @@ def write_outcome(
 ) -> dict[str, float]:
     """Write what was trained so that it can be served, and have the model answer as that does.
 
-    `began`: see `train.plain.beginning`. Returns the metrics of the conversion, if there was one.
+    `began`: see `train.plain.beginning`. Of several processes the first one writes there. Returns
+    the metrics of the conversion, if there was one.
     """
+    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+        with tempfile.TemporaryDirectory(prefix="adapters-train-") as elsewhere:
+            return _write(model, began, recipe, base, Path(elsewhere))
+    return _write(model, began, recipe, base, out)
+
+
+def _write(
+    model: PreTrainedModel | PeftModel,
+    began: Mapping[str, Factors],
+    recipe: Recipe,
+    base: Path,
+    out: Path,
+) -> dict[str, float]:
     if recipe.tuner == "full":
         write_weights(model, base, out)
     elif recipe.tuner in CONVERTED:

@@ -20,7 +20,10 @@ _NOT_SERVED = {
         ("prefixtuning", "prompttuning", "ptuning", "ptuningv2", "multitaskprompttuning", "cpt"),
         (_VIRTUAL, f"{_LORA} --target-modules q_proj,v_proj"),
     ),
-    "adaptionprompt": (_VIRTUAL, f"{_LORA} --target-modules q_proj,v_proj"),
+    **dict.fromkeys(
+        ("adaptionprompt", "cartridge"), (_VIRTUAL, f"{_LORA} --target-modules q_proj,v_proj")
+    ),
+    "trainabletokens": ("trains embeddings of tokens, which LoRA has not", "--tuner full"),
     "ia3": ("scales activations, which is a change of full rank", "--tuner dora" + _FIX_ONE),
     **dict.fromkeys(
         ("adapter", "bottleneck", "houlsby", "pfeiffer"),
@@ -31,9 +34,22 @@ _NOT_SERVED = {
     **dict.fromkeys(("vera", "vblora", "randlora", "tinylora", "unilora"), (_OWN_FORM, _SMALL)),
     **dict.fromkeys(("oft", "boft", "hra", "psoft", "road"), (_FULL_RANK, "--tuner dora")),
     "shira": ("changes single entries of the weights, in no low rank", _MANY),
+    **dict.fromkeys(
+        (
+            "adamss", "deft", "frod", "glora", "lily", "osf", "peanut", "pvera", "shadow",
+            "supertuning",
+        ),
+        (_OWN_FORM, _MANY),
+    ),
+    **dict.fromkeys(
+        ("xlora", "poly"),
+        ("mixes adapters anew for each token, where vLLM takes one for a request", _LORA),
+    ),
     "adalora": ("gives each module a rank of its own in a form of three factors", _LORA),
     "lntuning": ("trains norms, which LoRA has not", "--tuner full"),
-    "bitfit": ("trains biases, which vLLM's LoRA has not", "--tuner full"),
+    **dict.fromkeys(
+        ("bitfit", "beft"), ("trains biases, which vLLM's LoRA has not", "--tuner full")
+    ),
     "freeze": ("trains whole layers", "--tuner full --target-modules NAMES"),
     **dict.fromkeys(
         ("galore", "apollo"),

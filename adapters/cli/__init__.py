@@ -32,6 +32,7 @@ _COMMANDS = {
     "import": ("adapters.cli.importing:import_", "Publish an adapter that was made elsewhere."),
     "push": ("adapters.cli.transfer:push", "Send a version to another registry."),
     "pull": ("adapters.cli.transfer:pull", "Fetch a version from another registry."),
+    "extract": ("adapters.cli.extract:extract", "Turn a full fine-tune into an adapter."),
     "merge": ("adapters.cli.merge:merge", "Merge versions of one base into a new one."),
     "promote": ("adapters.cli.registry:promote", "Point an alias at a version."),
     "demote": ("adapters.cli.registry:demote", "Remove an alias; its history stays."),

@@ -200,9 +200,29 @@ def test_a_conversion_is_what_the_page_says(adapter_folder: Path) -> None:
     assert misfits({"path": "plain", **done.as_json()}, SHAPES["lint --fix"]) == []
 
 
+def test_an_extraction_is_what_the_page_says(
+    house: Retention, ask: Callable[..., Any], make_adapter: MakeAdapter, monkeypatch: Any
+) -> None:
+    from train.extract import Extracted, Loss
+
+    made = house.publish("both", make_adapter(), base=BASE, metrics={"extraction_error": 0.1})
+    done = Extracted(made, (Loss("a.q_proj", 0.1, 0.2),), (Loss("a.norm", 0.0, 1.0),))
+    monkeypatch.setattr("train.extract.extract", lambda *_: done)
+    assert misfits(ask("extract --base b --tuned t --name both"), SHAPES["extract"]) == []
+
+
+def test_a_full_model_is_what_the_page_says(ask: Callable[..., Any], monkeypatch: Any) -> None:
+    from train.full import FullModel
+
+    parts = {name: {} for name in ("base", "recipe", "dataset", "metrics", "code")}
+    monkeypatch.setattr("train.run.run_full", lambda _: FullModel(Path("model"), parts))
+    said = ask("train rows.jsonl --base tiny --tuner full --output-dir model")
+    assert misfits(said, SHAPES["train --tuner full"]) == []
+
+
 def test_the_page_leaves_no_command_out() -> None:
     having = {" ".join(path) for path in COMMANDS if "--json" in options(path)}
-    assert set(SHAPES) - {"lint --fix", "train --dry-run"} == having
+    assert set(SHAPES) - {"lint --fix", "train --dry-run", "train --tuner full"} == having
     run = {*LINES, "train", "merge", "import", "sweep", "lr-find"}
     assert run == having, "and each is run"
 
