@@ -223,7 +223,7 @@ def test_a_full_model_is_what_the_page_says(ask: Callable[..., Any], monkeypatch
 def test_the_page_leaves_no_command_out() -> None:
     having = {" ".join(path) for path in COMMANDS if "--json" in options(path)}
     assert set(SHAPES) - {"lint --fix", "train --dry-run", "train --tuner full"} == having
-    run = {*LINES, "train", "merge", "import", "sweep", "lr-find"}
+    run = {*LINES, "train", "merge", "import", "extract", "sweep", "lr-find"}
     assert run == having, "and each is run"
 
 
