@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+from transformers.integrations.moe import ExpertsInterface
 
 from train.recipe import Recipe
 from train.tuners import attach, compute_dtype
 
-_ATTENTION = "shapes-only"
+_NAME = "shapes-only"
+"""Of what stands in for attention and for experts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def meta_step(base: Path, recipe: Recipe, *, rows: int, length: int) -> MetaStep
         UsageError: see `train.tuners.attach`.
     """
     config, dtype = AutoConfig.from_pretrained(base), compute_dtype(base)
-    config._attn_implementation = _ATTENTION
+    config._attn_implementation = config._experts_implementation = _NAME
     if recipe.tuner in ("pissa", "olora"):  # they differ in what they begin as
         recipe = replace(recipe, tuner="lora", convert_rank=None)
     with torch.device("meta"):
@@ -120,4 +122,18 @@ def _attend(module: Any, query: Any, key: Any, value: Any, mask: Any, **options:
     return _Attention.apply(query, key, value).transpose(1, 2), None  # type: ignore[no-untyped-call]
 
 
-AttentionInterface.register(_ATTENTION, _attend)
+def _route(self: Any, hidden: Any, chosen: Any, weights: Any) -> Any:
+    """Send every token through its experts, as if each choice were the first: the sizes are."""
+
+    def project(rows: Any, weight: Any) -> Any:
+        return rows @ (weight[0] if self.is_transposed else weight[0].T)
+
+    rows = hidden.repeat_interleave(chosen.size(-1), dim=0)
+    inner = project(rows, self.gate_up_proj if self.has_gate else self.up_proj)
+    inner = self._apply_gate(inner) if self.has_gate else self.act_fn(inner)
+    out = project(inner, self.down_proj) * weights.reshape(-1, 1)
+    return out.view(len(hidden), -1, hidden.size(-1)).sum(dim=1).to(hidden.dtype)
+
+
+AttentionInterface.register(_NAME, _attend)
+ExpertsInterface.register(_NAME, _route)
