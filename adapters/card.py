@@ -11,7 +11,7 @@ from adapters.types import BaseModel, Manifest
 
 _CARD = """---
 {base_model}library_name: peft
-pipeline_tag: text-generation
+pipeline_tag: {task}
 tags: [lora, switchyard]
 ---
 
@@ -22,7 +22,12 @@ A LoRA adapter of `{base}` (revision `{revision}`), made with Switchyard.
 {results}
 ## Use it
 
-With Switchyard, and `model="{name}"` in any OpenAI client:
+{use}{asked}
+## Where it comes from
+
+{recipe}
+"""
+_SPEAKS = """With Switchyard, and `model="{name}"` in any OpenAI client:
 
     adapters serve --base {base}{registry}
 
@@ -34,14 +39,15 @@ With PEFT:
 
     model = AutoModelForCausalLM.from_pretrained("{base}")
     model = PeftModel.from_pretrained(model, {source})
-{asked}
-## Where it comes from
-
-{recipe}
 """
+_JUDGES = """It gives a chat a number, its reward; `adapters lint` says how plain vLLM serves it.
 
+With PEFT:
 
-_CURVE = f"![Loss by step]({CURVE_FILE})\n"
+    model = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels=1)
+    model = PeftModel.from_pretrained(model, {source})
+"""
+_CURVE = f"![Loss by step]({CURVE_FILE})\n\n"
 _RECEIPT = f"Where each row went, with its line: [{RECEIPT_FILE}]({RECEIPT_FILE}).\n"
 _PARITY = """
 Training and serving see the same tokens: {rows} rows were rendered as vLLM renders a request, each
@@ -110,19 +116,21 @@ def _filled(
         _PARITY.format(**dataset["parity"]) if dataset.get("parity") else "",
     ]
     options = serving.get("chat_template_kwargs")
+    judges = recipe.get("method") == "reward"
+    told = (_JUDGES if judges else _SPEAKS).format(name=name, base=base.name, rank=rank, **use)
     return _CARD.format(
         name=name,
         base=base.name,
         # A local base is on no Hub: its name may be somebody else's model there, or no id at all.
         base_model="" if base.local else f"base_model: {json.dumps(base.id)}\n",
         revision=base.revision,
-        rank=rank,
+        task="text-classification" if judges else "text-generation",
+        use=told,
         results="".join(results),
         asked=_ASKED.format(options=json.dumps(options)) if options else "",
         recipe=f"Recipe:\n\n```json\n{json.dumps(recipe, indent=2, ensure_ascii=False)}\n```"
         if recipe
         else "It was not trained here: no recipe is known.",
-        **use,
     )
 
 

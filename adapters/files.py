@@ -24,13 +24,13 @@ RECEIPT_FILE = "data_receipt.json"
 """Where each row of the dataset went; see `train.rows.receipt`."""
 CURVE_FILE = "loss.png"
 """The run's loss curve, as the model card shows it; see `train.plots`."""
+SWEEP_FILE = "sweep.json"
+"""The trials among which the version is the best; see `train.sweep`."""
+TOLD_FILES = (CARD_FILE, RECEIPT_FILE, CURVE_FILE, "loss.svg", "loss.csv", SWEEP_FILE)
+"""What tells people of a version; nothing that computes reads them."""
 _OPTIONAL = frozenset(
     {
-        CARD_FILE,
-        RECEIPT_FILE,
-        CURVE_FILE,
-        "loss.svg",
-        "loss.csv",
+        *TOLD_FILES,
         "tokenizer.json",
         "tokenizer.model",
         "tokenizer_config.json",

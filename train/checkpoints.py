@@ -13,14 +13,15 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from transformers import TrainerCallback
 
 from adapters.files import fsync_folder
-from train.resume import WHOLE, step_of, whole_checkpoints
+from train.resume import WHOLE, make_durable, step_of, whole_checkpoints
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]
@@ -69,11 +70,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         if args.should_save and not control.should_training_stop:
             _make_whole(self._folder / f"checkpoint-{state.global_step}", self.runtime_s)
         if self._signal:
-            raise (
-                KeyboardInterrupt
-                if self._signal == signal.SIGINT
-                else SystemExit(128 + self._signal)
-            )
+            self._end()
 
     def __enter__(self) -> Checkpoints:
         alone = not torch.distributed.is_initialized()  # several would save at different steps
@@ -82,27 +79,32 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
                 self._handlers[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._restore()
+        if self._signal and kind is None:  # in the last step, which has no checkpoint
+            self._end()
+
+    def _restore(self) -> None:
         for number, before in self._handlers.items():
             signal.signal(number, before)
         self._handlers = {}
 
+    def _end(self) -> NoReturn:
+        """End as the signal would have."""
+        raise KeyboardInterrupt if self._signal == signal.SIGINT else SystemExit(128 + self._signal)
+
     def _note(self, number: int, _: Any) -> None:
         self._signal = number
-        self.__exit__()
-        print("Stopping after this step; once more to stop at once.", file=sys.stderr)
+        self._restore()
+        with suppress(OSError, ValueError):  # not print: the signal may have come amid another
+            os.write(sys.stderr.fileno(), b"Stopping after this step; once more to stop at once.\n")
 
 
 def _make_whole(checkpoint: Path, runtime_s: float) -> None:
-    for path in checkpoint.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
+    make_durable(checkpoint)
     part = checkpoint / f".{WHOLE}"
-    with part.open("w") as stream:
-        json.dump({"runtime_s": runtime_s}, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
+    part.write_text(json.dumps({"runtime_s": runtime_s}))
+    make_durable(part)
     part.replace(checkpoint / WHOLE)
     fsync_folder(checkpoint)
     fsync_folder(checkpoint.parent)

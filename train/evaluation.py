@@ -18,6 +18,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, Trainer
 
 from train.forgetting import token_scores
+from train.methods.metrics import closing
 from train.parity import stop_tokens
 from train.recipe import Recipe
 from train.scores import scores
@@ -40,18 +41,23 @@ def evaluate(trainer: Trainer, tokenizer: Any, rows: Dataset, recipe: Recipe) ->
         eval_loss = -1/N Σ log p(t | all before it)         eval_perplexity = exp(eval_loss)
         eval_mean_token_accuracy = 1/N Σ [t is the likeliest token there]
 
-    Other methods' `eval_loss` is their trainer's own. With `generate_eval`, `generation_metrics`.
+    Other methods' `eval_loss` is their trainer's own; what else they keep, `train.methods.metrics`
+    says. With `generate_eval`, `generation_metrics`.
     """
     if recipe.method == "sft":
         # Not the trainer's: a mean of batches' means, it would weigh tokens of short answers more.
-        loss, accuracy = token_scores(trainer.model, rows, recipe.per_device_train_batch_size)
+        with trainer.accelerator.autocast():
+            loss, accuracy = token_scores(trainer.model, rows, recipe.per_device_train_batch_size)
         found = {"eval_loss": loss, "eval_mean_token_accuracy": accuracy}
         found["eval_perplexity"] = math.exp(min(loss, 700))  # beyond it there is no float
     else:
-        found = {"eval_loss": trainer.evaluate()["eval_loss"]}
+        said = trainer.evaluate()
+        found = {"eval_loss": said["eval_loss"]}
+        found |= closing(recipe.method, said, trainer.state.log_history)
     if recipe.generate_eval:
-        found |= generation_metrics(trainer.model, tokenizer, rows, recipe)
-    trainer.log(dict(found))
+        with trainer.accelerator.autocast():
+            found |= generation_metrics(trainer.model, tokenizer, rows, recipe)
+    trainer.log({key: value for key, value in found.items() if key.startswith("eval_")})
     return found
 
 
@@ -93,17 +99,19 @@ def questions(rows: Dataset, tokenizer: Any, stops: set[int]) -> Iterator[Questi
             start = end
             while start and labels[start - 1] != IGNORED:
                 start -= 1
-            if start < end and ids[end - 1] in stops:
-                yield Question(ids[:start], _text(tokenizer, ids[start:end]))
+            said = ids[start:end]
+            stop = next((at for at, token in enumerate(said) if token in stops), None)
+            if stop is not None:
+                yield Question(ids[:start], _text(tokenizer, said[:stop]))
             continue
         if row.get("label") is False:
             continue
         answer = row.get("chosen") or row.get("completion") or row.get("answer")
         if answer is not None:
-            said = answer if isinstance(answer, str) else answer[-1]["content"]
+            wanted = answer if isinstance(answer, str) else answer[-1]["content"]
             tools = json.loads(row["tools"]) if row.get("tools") else ()
             prompt = render(row["prompt"], tokenizer, tools, add_generation_prompt=True)
-            yield Question(tokenizer(prompt, add_special_tokens=False)["input_ids"], said)
+            yield Question(tokenizer(prompt, add_special_tokens=False)["input_ids"], wanted)
 
 
 @torch.no_grad()

@@ -8,9 +8,15 @@ which the base gave a probability p now have p / e^0.1, a tenth less; below 0: i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from transformers import PreTrainedModel
+from trl.trainer.utils import add_fused_lm_head
 
 from train.tokens import IGNORED
 
@@ -24,24 +30,38 @@ def token_scores(model: PreTrainedModel, rows: Dataset, batch: int) -> tuple[flo
     was_training = model.training
     model.eval()
     loss, right, tokens = 0.0, 0, 0
-    for start in range(0, len(rows), batch):
-        some = rows[start : start + batch]
-        width = max(map(len, some["input_ids"]))
-        ids, labels, mask = (
-            torch.tensor([row + [fill] * (width - len(row)) for row in column]).to(model.device)
-            for column, fill in (
-                (some["input_ids"], 0),
-                (some["labels"], IGNORED),
-                ([[1] * len(row) for row in some["input_ids"]], 0),
+    with _without_logits(model):
+        for start in range(0, len(rows), batch):
+            some = rows[start : start + batch]
+            width = max(map(len, some["input_ids"]))
+            ids, labels, mask = (
+                torch.tensor([row + [fill] * (width - len(row)) for row in column]).to(model.device)
+                for column, fill in (
+                    (some["input_ids"], 0),
+                    (some["labels"], IGNORED),
+                    ([[1] * len(row) for row in some["input_ids"]], 0),
+                )
             )
-        )
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-        wanted = labels[:, 1:]
-        said = wanted != IGNORED
-        loss += torch.nn.functional.cross_entropy(
-            logits[said], wanted[said], reduction="sum"
-        ).item()
-        right += int((logits.argmax(-1)[said] == wanted[said]).sum())
-        tokens += int(said.sum())
+            found = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
+            loss -= found.log_probs.double().sum().item()
+            right += int(found.is_top1.sum())
+            tokens += int(found.label_mask.sum())
     model.train(was_training)
     return loss / max(tokens, 1), right / max(tokens, 1)
+
+
+@contextmanager
+def _without_logits(model: PreTrainedModel) -> Iterator[None]:
+    """Have a model score labels as TRL's trainers do: its logits (rows, tokens, vocabulary) would
+    take more memory than all of the training.
+    """
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    before = vars(inner).get("forward")
+    add_fused_lm_head(inner, outputs=("log_probs", "is_top1"))
+    try:
+        yield
+    finally:
+        if before is None:
+            del inner.forward
+        else:
+            inner.forward = before

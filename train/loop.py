@@ -22,10 +22,21 @@ from train.evaluation import evaluate
 from train.forgetting import token_scores
 from train.guards import Guards
 from train.methods import Setup, method
+from train.methods.metrics import BEST
+from train.methods.rows import sources
 from train.order import fix_order
+from train.plain import beginning
 from train.plots import write_curve
 from train.recipe import Recipe
-from train.tuners import attach, checkpoints_gradients, compute_dtype, keep_in_float32, load_base
+from train.tuners import (
+    attach,
+    checkpoints_gradients,
+    compute_dtype,
+    keep_in_float32,
+    load_base,
+    set_rates,
+    write_outcome,
+)
 
 
 def train(
@@ -41,7 +52,7 @@ def train(
     checkpoints: Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
-    """Train one adapter and write it into `out` as PEFT does; return its metrics.
+    """Train an adapter, or a model, and write it into `out`; return its metrics.
 
     `rows`, `held_out`: what the recipe's method takes, for SFT of each row `input_ids` and
     `labels`, both (tokens,). `places`: `file:line` of each of `rows`, for messages. `retained`:
@@ -62,8 +73,9 @@ def train(
     dtype = compute_dtype(base)
     model = load_base(base, recipe, dtype)
 
-    # 2) The adapter, all that learns. It does nothing yet: what is measured now is the base.
+    # 2) What learns: an adapter, or the base itself. It answers as the base does yet.
     model = attach(model, recipe)
+    began = beginning(model, recipe)
     before = token_scores(model, retained, recipe.per_device_train_batch_size) if retained else None
 
     # 3) The rows, several in a sequence where they are packed.
@@ -76,8 +88,11 @@ def train(
     arguments = _arguments(recipe, dtype, checkpoints or out, held_out)
     trainer = method(recipe.method)(Setup(recipe, model, tokenizer, rows, held_out, arguments))
     keep_in_float32(model)
+    set_rates(trainer, recipe)
     step_rows = fix_order(trainer, recipe.seed)
     trainer.remove_callback(PrinterCallback)
+    if places:
+        places = [places[row] for row in sources(trainer.train_dataset, len(places))]
     trainer.add_callback(Guards(recipe, lambda step: _named(step_rows.of(step), members, places)))
     if recipe.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(recipe.early_stopping_patience))
@@ -92,11 +107,12 @@ def train(
     with kept or nullcontext():
         trained = trainer.train(resume_from_checkpoint=str(latest) if latest else None)
 
-    # 6) What it learned, and the adapter itself.
+    # 6) What comes out, in the form that is served; and that form's measure.
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     metrics = {"train_loss": fmean(losses), "steps": float(trained.global_step)}
     runtime_s = kept.runtime_s if kept else trained.metrics["train_runtime"]
     metrics["train_runtime_s"] = round(runtime_s, 1)
+    metrics |= write_outcome(trainer.model, began, recipe, base, out)
     if held_out is not None:
         metrics |= evaluate(trainer, tokenizer, held_out, recipe)
     if retained and before:
@@ -104,7 +120,6 @@ def train(
         metrics |= {"replay_loss": after[0], "replay_token_accuracy": after[1]}
         metrics |= {"base_replay_loss": before[0], "base_replay_token_accuracy": before[1]}
         metrics["forgetting"] = after[0] - before[0]
-    trainer.model.save_pretrained(out, safe_serialization=True)
     write_curve(trainer.state.log_history, out)
     return metrics
 
@@ -165,8 +180,8 @@ def _validation(recipe: Recipe, held_out: Dataset | None) -> dict[str, Any]:
         "save_steps": every,
         "save_total_limit": _KEPT,
         "load_best_model_at_end": best,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
+        "metric_for_best_model": BEST.get(recipe.method, "eval_loss"),
+        "greater_is_better": recipe.method in BEST,
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 from transformers import Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
 class Order(Sampler[int]):
@@ -55,6 +56,8 @@ def fix_order(trainer: Trainer, seed: int) -> StepRows:
         sampler = draw(*given)
         if sampler is None or hasattr(sampler, "set_epoch"):
             return sampler  # of a stream, or one that keeps to seed and epoch already
+        if isinstance(sampler, LengthGroupedSampler):  # what is learnt in one step, by all
+            sampler.batch_size *= trainer.args.world_size
         rows.order = Order(sampler, seed)
         return rows.order
 

@@ -1,20 +1,20 @@
 """Whether the server will see what training saw: token ids, and the token that ends an answer.
 
-vLLM renders a request's messages by the base's own chat template, after it has put them into a
-form of its own. `as_served` repeats that for text (vllm/renderers/hf.py and chat_utils.py, 0.32);
-tests/e2e/test_parity.py holds it against vLLM itself and against a real server.
+`served_ids` is what vLLM 0.32 makes of a request, in process; tests/e2e/test_parity.py holds it
+against vLLM's own renderer and against a real server. It is about text, and about a server that was
+given no template of its own (`-- --chat-template`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from adapters.errors import Rejected
 from train.rows.forms import Chat, Row
+from train.served import as_served
 from train.tokens import speech
 
 NO_THOUGHTS = {"enable_thinking": False}
@@ -58,22 +58,25 @@ def check_parity(rows: Sequence[Row], tokenizer: Any, base: Path) -> Parity | No
         return None
     options = NO_THOUGHTS if any(_thinks(row, tokenizer) for row in rows) else {}
     stops = base_stop_tokens(tokenizer, base)
-    ends = []
+    end = None
     for row in rows:
         trained, spoken = speech(row.chat, tokenizer, row.tools)
         served = served_ids(row.prompt, tokenizer, row.tools, **options)
         if len(row.answer) == 1:
             _compare(row, tokenizer, trained, spoken, served)
-        ends.append(trained[max(at for at, learnt in enumerate(spoken) if learnt)])
-        if ends[-1] not in stops:
+        answer = _last_answer(trained, spoken)
+        end = next((token for token in answer if token in stops), None)
+        if end is None:
             known = ", ".join(_name(tokenizer, stop) for stop in sorted(stops)) or "nothing"
             raise Rejected(
-                f"{row.place}: training ends an answer with {_name(tokenizer, ends[-1])}, where "
+                f"{row.place}: training ends an answer with {_name(tokenizer, answer[-1])}, where "
                 f"the server stops at {known}: it would talk on.",
-                fix="Train on the chat model rather than on its base. Or name the token in a copy "
-                "of the base: eos_token_id in generation_config.json.",
+                fix="Train on the chat model rather than on its base. Or say in a copy of the base "
+                "how an answer ends: in its chat template, and as eos_token_id in "
+                "generation_config.json.",
             )
-    return Parity(len(rows), _name(tokenizer, ends[0]), options)
+    assert end is not None
+    return Parity(len(rows), str(tokenizer.decode([end])), options)
 
 
 def served_ids(
@@ -95,26 +98,6 @@ def served_ids(
     return list(ids)
 
 
-def as_served(messages: Chat, template: str) -> Chat:
-    """Return messages as vLLM hands them to a template: text as parts, where it loops over them;
-    developers as the system, where it does not know them; nothing in a turn but what it passes on.
-    """
-    parts = _wants_parts(template)
-    turns = []
-    for message in messages:
-        role, text = message["role"], message.get("content") or ""
-        content = [{"type": "text", "text": text}] if parts and role != "tool" else text
-        turn: dict[str, Any] = {"role": role, "content": content}
-        if role == "assistant":
-            turn |= {key: message[key] for key in ("tool_calls",) if message.get(key)}
-            if thought := message.get("reasoning_content"):
-                turn |= {"reasoning": thought, "reasoning_content": thought}
-        turns.append(turn | {k: message[k] for k in ("tool_call_id", "name") if k in message})
-    if "'developer'" in template or '"developer"' in template:
-        return turns
-    return _one_system(turns) if any(turn["role"] == "developer" for turn in turns) else turns
-
-
 def stop_tokens(tokenizer: Any, eos_token_id: int | Sequence[int] | None) -> set[int]:
     """Return where vLLM stops: at the tokenizer's end token and those of the generation config."""
     more = {eos_token_id} if isinstance(eos_token_id, int) else set(eos_token_id or ())
@@ -130,6 +113,15 @@ def base_stop_tokens(tokenizer: Any, base: Path) -> set[int]:
     except OSError:  # it has none, and the model's own config holds what there is
         config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(base))
     return stop_tokens(tokenizer, config.eos_token_id)
+
+
+def _last_answer(ids: list[int], spoken: list[int]) -> list[int]:
+    """Return the tokens of the last stretch that is learnt."""
+    end = len(spoken) - spoken[::-1].index(1)
+    start = end
+    while start and spoken[start - 1]:
+        start -= 1
+    return ids[start:end]
 
 
 def _thinks(row: Row, tokenizer: Any) -> bool:
@@ -161,13 +153,11 @@ def _compare(
     raise Rejected(
         f"{row.place}: {what} between training and serving. After {before!r} training sees "
         f"{after[0]}, the server {after[1]}.",
-        fix=_fix(row, tokenizer, trained, said),
+        fix=_fix(tokenizer, trained, said),
     )
 
 
-def _fix(row: Row, tokenizer: Any, trained: list[int], served: list[int]) -> str:
-    if any(turn["role"] == "developer" for turn in row.prompt):
-        return "This template knows no developer: write system in the rows."
+def _fix(tokenizer: Any, trained: list[int], served: list[int]) -> str:
     if tokenizer.decode(trained).startswith(tokenizer.decode(served)):
         return (
             "The same text in other tokens: the template's generation prompt runs into the answer. "
@@ -181,48 +171,3 @@ def _fix(row: Row, tokenizer: Any, trained: list[int], served: list[int]) -> str
 
 def _name(tokenizer: Any, token: int) -> str:
     return repr(tokenizer.decode([token]))
-
-
-def _one_system(turns: Chat) -> Chat:
-    """Return turns with developers as the system, and all that it says at the start."""
-    turns = [{**turn, "role": "system"} if turn["role"] == "developer" else turn for turn in turns]
-    system = [turn for turn in turns if turn["role"] == "system"]
-    if turns[:1] == system:
-        return turns
-    said = [
-        turn["content"]
-        if isinstance(turn["content"], str)
-        else "\n".join(part["text"] for part in turn["content"])
-        for turn in system
-    ]
-    one = {"role": "system", "content": "\n\n".join(text for text in said if text)}
-    return [one, *(turn for turn in turns if turn["role"] != "system")]
-
-
-@lru_cache(maxsize=8)
-def _wants_parts(template: str) -> bool:
-    """Say whether a template loops over the parts of a message's content."""
-    from jinja2 import nodes
-    from transformers.utils.chat_template_utils import _compile_jinja_template
-
-    def is_content(node: Any) -> bool:
-        while isinstance(node, nodes.Filter | nodes.Test) or (
-            isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice)
-        ):
-            node = node.node
-        if isinstance(node, nodes.Getitem):
-            return isinstance(node.arg, nodes.Const) and node.arg.value == "content"
-        if isinstance(node, nodes.Getattr):
-            return bool(node.attr == "content")
-        return isinstance(node, nodes.Name) and node.name in named
-
-    tree = _compile_jinja_template(template).environment.parse(template)
-    named: set[str] = set()
-    macros = {macro.name: macro for macro in tree.find_all(nodes.Macro)}
-    for call in tree.find_all(nodes.Call):
-        if isinstance(call.node, nodes.Name) and (macro := macros.get(call.node.name)):
-            pairs = zip(macro.args, call.args, strict=False)
-            named |= {parameter.name for parameter, given in pairs if is_content(given)}
-            named |= {given.key for given in call.kwargs if is_content(given.value)}
-    named.add("content")
-    return any(is_content(loop.iter) for loop in tree.find_all(nodes.For))

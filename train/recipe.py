@@ -15,8 +15,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from adapters.errors import UsageError, nearest
+from train.unservable import refusal
 
 ALL_LINEAR = "all-linear"
+ALL = "all"
+LOW_RANK = ("qlora", "lora", "qdora", "dora", "pissa", "olora")
+"""Tuners whose outcome is a version; see `train.tuners`."""
+QUANTISED = ("qlora", "qdora")
+CONVERTED = ("qdora", "dora", "pissa", "olora")
+"""Those that vLLM does not serve as they are trained; see `train.plain`."""
+TUNERS = (*LOW_RANK, "full")
 PURPOSES = {
     "sft": ("sft",), "dpo": ("preference",), "reward": ("preference",),
     "kto": ("kto", "preference"), "grpo": ("prompt", "sft"), "rloo": ("prompt", "sft"),
@@ -40,16 +48,24 @@ class Key:
     methods: Mapping[str, Any] = field(default_factory=dict)
     """Of a key whose default the method decides: the methods that use it, with each one's default.
     It is refused with any other method."""
+    tuners: Mapping[str, Any] = field(default_factory=dict)
+    """The same of a key whose default the tuner decides."""
 
 
 BY_METHOD: Any = None
 """A key's default where `Key.methods` has it; None with a method that does not use the key."""
+BY_TUNER: Any = None
+"""The same of `Key.tuners`."""
 
 _LORA_RATES = {
     "sft": 2e-4, "dpo": 1e-5, "kto": 1e-5, "grpo": 1e-5, "rloo": 1e-5, "reward": 1e-4,
 }  # fmt: skip
 """About ten times full fine-tuning's (https://thinkingmachines.ai/blog/lora)."""
+_FULL_RATES = {
+    "sft": 2e-5, "dpo": 1e-6, "kto": 1e-6, "grpo": 1e-6, "rloo": 1e-6,
+}  # fmt: skip
 _ONLINE = ("grpo", "rloo")
+_SPEAKING = ("sft", "dpo", "kto", *_ONLINE)
 _LOSSES = {
     "dpo": (
         "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
@@ -69,8 +85,14 @@ class Recipe:
         Literal["sft", "dpo", "kto", "grpo", "rloo", "reward"],
         Key("Answers, preferences, desirable or not, rewards of what it says; a reward model."),
     ] = "sft"
-    tuner: Annotated[Literal["qlora", "lora"], Key("NF4 base, or the base as it is.")] = "qlora"
-    """`qlora`: the base in NF4 with double quantisation (arXiv 2305.14314).
+    tuner: Annotated[
+        str,
+        Key(
+            "qlora (NF4 base), lora, rsLoRA and LoRA+ by keys below; dora, qdora, pissa, olora: "
+            "published as plain LoRA; full: a model."
+        ),
+    ] = "qlora"
+    """`qlora`, `qdora`: the base in NF4 with double quantisation (arXiv 2305.14314).
 
     Of a mixture bitsandbytes leaves the experts as they are: little memory is saved.
     """
@@ -150,21 +172,54 @@ class Recipe:
     ] = BY_METHOD
 
     # The adapter (peft.LoraConfig)
-    r: Annotated[int, Key("Rank.", 1, 512)] = 16
-    lora_alpha: Annotated[float, Key("Scale: alpha / r.", 1e-3, 1e5)] = 32
-    lora_dropout: Annotated[float, Key("Share of inputs dropped.", 0, 0.9)] = 0.0
+    r: Annotated[int, Key("Rank.", 1, 512, tuners=dict.fromkeys(LOW_RANK, 16))] = BY_TUNER
+    lora_alpha: Annotated[
+        float, Key("Scale: alpha / r.", 1e-3, 1e5, tuners=dict.fromkeys(LOW_RANK, 32))
+    ] = BY_TUNER
+    lora_dropout: Annotated[
+        float, Key("Share of inputs dropped.", 0, 0.9, tuners=dict.fromkeys(LOW_RANK, 0.0))
+    ] = BY_TUNER
     target_modules: Annotated[
-        str | tuple[str, ...], Key("all-linear, or names: q_proj,v_proj.")
-    ] = ALL_LINEAR
+        str | tuple[str, ...],
+        Key(
+            "all-linear, or names: q_proj,v_proj; with full also all parameters: all.",
+            tuners={**dict.fromkeys(LOW_RANK, ALL_LINEAR), "full": ALL},
+        ),
+    ] = BY_TUNER
     """`all-linear`: all but the head; of a mixture of experts the attention."""
-    use_rslora: Annotated[bool, Key("Scale by alpha / √r (arXiv 2312.03732).")] = False
+    use_rslora: Annotated[
+        bool,
+        Key("Scale by alpha / √r (arXiv 2312.03732).", tuners=dict.fromkeys(LOW_RANK, False)),
+    ] = BY_TUNER
+    loraplus_lr_ratio: Annotated[
+        float | None,
+        Key(
+            "LoRA+ (arXiv 2402.12354): B learns so many times as fast; 16 is usual.",
+            1, 1e4, tuners=dict.fromkeys(LOW_RANK),
+        ),
+    ] = BY_TUNER  # fmt: skip
+    convert_rank: Annotated[
+        int | None,
+        Key(
+            "Rank of the plain LoRA that is published; else exact, of DoRA up to 64.",
+            1, 512, tuners=dict.fromkeys(CONVERTED),
+        ),
+    ] = BY_TUNER  # fmt: skip
 
     # The run (transformers.TrainingArguments, trl.SFTConfig)
     num_train_epochs: Annotated[float, Key("Passes over the rows.", 1e-3, 1e4)] = 3.0
     max_steps: Annotated[int, Key("Overrides the epochs; -1 does not.", -1, 1 << 31)] = -1
     per_device_train_batch_size: Annotated[int, Key("Rows a step.", 1, 1 << 16)] = 8
     gradient_accumulation_steps: Annotated[int, Key("Batches a step.", 1, 1 << 16)] = 1
-    learning_rate: Annotated[float, Key("At its peak.", 1e-9, 1, _LORA_RATES)] = BY_METHOD
+    auto_find_batch_size: Annotated[
+        bool, Key("Take the largest batch that fits, and accumulate less: a step's rows stay.")
+    ] = False
+    num_processes: Annotated[
+        int, Key("Processes, one a GPU; each takes so many batches a step.", 1, 1 << 10)
+    ] = 1
+    learning_rate: Annotated[
+        float, Key("At its peak; with --tuner full a tenth.", 1e-9, 1, _LORA_RATES)
+    ] = BY_METHOD
     lr_scheduler_type: Annotated[str, Key("transformers' name.")] = "cosine"
     warmup_steps: Annotated[float, Key("Below 1: share of all.", 0, 1 << 31)] = 0.03
     weight_decay: Annotated[float, Key("AdamW's.", 0, 10)] = 0.0
@@ -195,8 +250,14 @@ class Recipe:
     ] = None
     save_steps: Annotated[int, Key("Steps between checkpoints.", 1, 1 << 31)] = 100
     max_loss_spike: Annotated[
-        float, Key("Stops at a loss of so many times the running median; 0 does not.", 0, 1e6)
-    ] = 5.0
+        float,
+        Key(
+            "Stops at a loss of so many times the running median; 0 does not.",
+            0,
+            1e6,
+            dict.fromkeys(("sft", "dpo", "kto", "reward"), 5.0),
+        ),
+    ] = BY_METHOD
     full_determinism: Annotated[
         bool, Key("Slower kernels that give a GPU the same bits each time; a CPU does anyway.")
     ] = False
@@ -204,21 +265,36 @@ class Recipe:
 
     # What comes out (transformers.GenerationConfig, TrainingArguments)
     generate_eval: Annotated[
-        bool, Key("Write answers to held-out rows: exact match, BLEU, ROUGE, valid JSON.")
-    ] = False
-    max_new_tokens: Annotated[int, Key("Tokens such an answer may have.", 1, 1 << 20)] = 256
-    max_predict_samples: Annotated[int, Key("Rows that are so answered.", 1, 1 << 31)] = 256
+        bool,
+        Key(
+            "Write answers to held-out rows: exact match, BLEU, ROUGE, valid JSON.",
+            methods=dict.fromkeys(_SPEAKING, False),
+        ),
+    ] = BY_METHOD
+    max_new_tokens: Annotated[
+        int, Key("Tokens such an answer may have.", 1, 1 << 20, dict.fromkeys(_SPEAKING, 256))
+    ] = BY_METHOD
+    max_predict_samples: Annotated[
+        int, Key("Rows that are so answered.", 1, 1 << 31, dict.fromkeys(_SPEAKING, 256))
+    ] = BY_METHOD
     report_to: Annotated[
         tuple[str, ...], Key("tensorboard, wandb, mlflow: transformers' names.")
     ] = ()
 
     def __post_init__(self) -> None:
-        """Fill in the method's own defaults; check what types cannot say.
+        """Fill in the method's and the tuner's own defaults; check what types cannot say.
 
         Raises:
-            UsageError: a value out of its range or its choices, or of a key that the method does
-                not use.
+            UsageError: a value out of its range or its choices, or of a key that the method or
+                the tuner does not use; a tuner whose outcome vLLM does not serve.
         """
+        if self.tuner not in TUNERS:
+            raise refusal(self.tuner, TUNERS)
+        if self.method == "reward" and self.tuner not in ("qlora", "lora"):
+            raise UsageError(
+                f"A reward model's head is not trained with --tuner {self.tuner}.",
+                fix="Use --tuner qlora or lora.",
+            )
         for name, (kind, key) in keys().items():
             value = getattr(self, name)
             if value is not None and key.methods and self.method not in key.methods:
@@ -226,8 +302,15 @@ class Recipe:
                     f"--method {self.method} does not use {name}.",
                     fix=f"Leave it out, or use --method {' or '.join(key.methods)}.",
                 )
+            if value is not None and key.tuners and self.tuner not in key.tuners:
+                raise UsageError(
+                    f"--tuner {self.tuner} does not use {name}.",
+                    fix=f"Leave it out, or use --tuner {' or '.join(key.tuners)}.",
+                )
             if value is None:
-                value = key.methods.get(self.method)
+                full = (self.tuner, name) == ("full", "learning_rate")
+                by_method = _FULL_RATES if full else key.methods
+                value = by_method.get(self.method, key.tuners.get(self.tuner))
                 object.__setattr__(self, name, value)
             choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
             if name == "loss_type":
@@ -238,6 +321,16 @@ class Recipe:
             low, high = key.low, key.high
             if None not in (low, high, value) and not low <= value <= high:
                 raise UsageError(f"{name} is {value}.", fix=f"Use {low} to {high}.")
+        if self.target_modules == ALL and self.tuner != "full":
+            raise UsageError(
+                "LoRA has no factors of embeddings and norms here.",
+                fix=f"Use --target-modules {ALL_LINEAR}, or --tuner full.",
+            )
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the base's linear layers are in NF4 while it trains."""
+        return self.tuner in QUANTISED
 
     def may_be_lost(self) -> dict[str, float | None]:
         """Return the largest shares of rows that may be lost, for `Receipt.check`."""
@@ -265,23 +358,42 @@ def read_recipe(path: Path | None, flags: Mapping[str, Any]) -> Recipe:
         UsageError: the file cannot be read, holds an unknown key (the nearest is named) or a
             value of the wrong type or range.
     """
-    chosen = _read_yaml(path) if path else {}
-    known = keys()
-    for name, value in chosen.items():
-        if name not in known:
-            raise UsageError(
-                f"{path}: no recipe key {name!r}.",
-                fix=nearest(name, known) or f"The keys are {', '.join(known)}.",
-            )
-        chosen[name] = _as(known[name][0], value, f"{path}: {name}")
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in flags.items()}
-    merged = {**chosen, **given}
-    if isinstance(names := merged.get("target_modules"), str) and names != ALL_LINEAR:
+    return Recipe(**chosen(read_yaml(path) if path else {}, flags, str(path)))
+
+
+def chosen(content: Mapping[str, Any], flags: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return what a recipe file's content and flags choose, each of its key's type.
+
+    Raises:
+        UsageError: an unknown key (the nearest is named), or a value of the wrong type.
+    """
+    merged = {name: as_key(name, value, where) for name, value in content.items()}
+    merged |= {name: tuple(v) if isinstance(v, list) else v for name, v in flags.items()}
+    if isinstance(names := merged.get("target_modules"), str) and names not in (ALL_LINEAR, ALL):
         merged["target_modules"] = tuple(name.strip() for name in names.split(","))
-    return Recipe(**merged)
+    return merged
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def as_key(name: str, value: Any, where: str) -> Any:
+    """Return a value read from YAML as a recipe key's type.
+
+    Raises:
+        UsageError: no such key (the nearest is named), or a value of another type.
+    """
+    if name not in keys():
+        raise UsageError(
+            f"{where}: no recipe key {name!r}.",
+            fix=nearest(name, keys()) or f"The keys are {', '.join(keys())}.",
+        )
+    return _as(keys()[name][0], value, f"{where}: {name}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return what a recipe file says, as YAML has it.
+
+    Raises:
+        UsageError: it cannot be read, or is no mapping.
+    """
     import yaml
 
     try:

@@ -18,14 +18,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from adapters.errors import Unavailable
-from adapters.files import make_folder
+from adapters.files import fsync_folder, make_folder
 
 INDIFFERENT = frozenset({"save_steps", "report_to"})
 """Recipe keys that do not reach the weights."""
@@ -71,34 +71,9 @@ class RunFolder:
         self.adapter = self.path / "adapter"
         self._metrics = self.path / "metrics.json"
 
-    @contextmanager
-    def held(self, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Hold the folder, alone; `waiting` is called where another process has it.
-
-        Raises:
-            Unavailable: the folder cannot be written.
-        """
-        try:
-            make_folder(self.path.parent)
-            lock = FileLock(f"{self.path}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                waiting()
-                lock.acquire()
-            make_folder(self.path)
-        except OSError as error:
-            raise Unavailable(
-                f"Cannot write {self.path}: {error.strerror or error}.",
-                fix="Check the folder and its rights, or set ADAPTERS_HOME to another.",
-            ) from error
-        try:
-            yield
-        finally:
-            if not self.path.exists():
-                # Who waits finds that the file has no name any more, and makes another.
-                Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
+    def held(self, waiting: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
+        """Hold the folder, alone; see `held`."""
+        return held(self.path, waiting)
 
     def step(self) -> int:
         """Return the step from which it can go on: that of the last whole checkpoint, or 0."""
@@ -121,8 +96,49 @@ class RunFolder:
         metrics: dict[str, float] = {}
         yield part, metrics
         self._metrics.write_text(json.dumps(metrics))
+        make_durable(part)
+        make_durable(self._metrics)
         part.rename(self.adapter)
+        fsync_folder(self.path)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+@contextmanager
+def held(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Make a folder and hold it, alone; `waiting` is called where another process has it.
+
+    Raises:
+        Unavailable: the folder cannot be written.
+    """
+    try:
+        make_folder(folder.parent)
+        lock = FileLock(f"{folder}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        make_folder(folder)
+    except OSError as error:
+        raise Unavailable(
+            f"Cannot write {folder}: {error.strerror or error}.",
+            fix="Check the folder and its rights, or set ADAPTERS_HOME to another.",
+        ) from error
+    try:
+        yield
+    finally:
+        if not folder.exists():
+            # Who waits finds that the file has no name any more, and makes another.
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def make_durable(path: Path) -> None:
+    """Have a file, or all the files below a folder, on the disk before anything else is."""
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:

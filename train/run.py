@@ -8,7 +8,6 @@ finished is not repeated.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import sys
@@ -16,67 +15,28 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from adapters import __version__, bases
-from adapters.errors import MissingExtra, NotFound, Rejected, UsageError
-from adapters.files import CARD_FILE, CONFIG_FILE, CURVE_FILE, RECEIPT_FILE, sha256_file
+from adapters.errors import Rejected, UsageError
+from adapters.files import CARD_FILE, CONFIG_FILE, CURVE_FILE, RECEIPT_FILE
 from adapters.lint import rank_class
 from adapters.registry import Registry
-from adapters.types import Version, check_name
+from adapters.types import Version
 from train import trackers
-from train.recipe import Recipe
-from train.resume import RunFolder, run_key
-from train.rows.files import dataset_files, fetch_dataset
+from train.full import FullModel, finished_at, place
+from train.plan import PACKAGES, Job, Plan, finished_by, make_plan, need, say
+from train.resume import RunFolder
 from train.rows.receipt import Receipt, to_bytes
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from train.preflight import Estimate
     from train.prepare import Prepared
-    from train.replay import Replay
+    from train.recipe import Recipe
 
-_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to train, where it goes."""
-
-    dataset: str
-    """A file, a folder of files, or a Hub dataset's id."""
-    base: str
-    name: str
-    recipe: Recipe
-    revision: str | None = None
-    eval_dataset: str | None = None
-    dataset_revision: str | None = None
-    replay: str | None = None
-    """Another dataset and its share of all rows: `general.jsonl=0.1` (see `train.replay`)."""
-    tags: Sequence[str] = ()
-    notes: str = ""
-    again: bool = False
-    """Train it even if there is a version that the same run made."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A job with what it names found."""
-
-    job: Job
-    base: bases.LocalBase
-    replay: Replay | None
-    identity: dict[str, Any]
-    """The datasets by content, see `train.prepare.identify`."""
-    code: dict[str, str]
-    """Versions of what computes the weights, and sha256 of reward functions."""
-
-    @property
-    def key(self) -> str:
-        return run_key(asdict(self.base.model), asdict(self.job.recipe), self.identity, self.code)
+__all__ = ["Job", "rehearse", "run", "run_full", "say"]
 
 
 def run(job: Job, registry: Registry, *, callbacks: Sequence[TrainerCallback] = ()) -> Version:
@@ -94,18 +54,63 @@ def run(job: Job, registry: Registry, *, callbacks: Sequence[TrainerCallback] = 
             is published when the same command is given again.
         MissingExtra: torch, trl, peft or bitsandbytes is not installed.
     """
-    plan = _plan(job, registry)
-    folder = RunFolder(plan.key)
+    plan = make_plan(job, registry)
+
+    def ending(rows: Prepared, metrics: dict[str, float], folder: Path) -> Version:
+        return publish(plan, rows.lineage, metrics, folder, registry)
+
+    return _once(plan, lambda: finished_by(plan, registry), ending, callbacks)
+
+
+def run_full(job: Job, *, callbacks: Sequence[TrainerCallback] = ()) -> FullModel:
+    """Train the base itself (`--tuner full`) into `job.output_dir`; else as `run`.
+
+    Raises:
+        The same as `run`, but of publishing; Rejected, Unavailable: see `train.full.place`.
+    """
+    plan = make_plan(job, None)
+    target = Path(str(job.output_dir)).expanduser().absolute()
+
+    def ending(rows: Prepared, metrics: dict[str, float], folder: Path) -> FullModel:
+        lineage = {
+            "base": asdict(plan.base.model),
+            "recipe": asdict(job.recipe),
+            "dataset": rows.lineage,
+            "metrics": metrics,
+            "code": plan.code,
+        }
+        return place(folder, target, lineage)
+
+    done = lambda: finished_at(target, plan.key, again=job.again)  # noqa: E731
+    return _once(plan, done, ending, callbacks)
+
+
+Made = TypeVar("Made", Version, FullModel)
+
+
+def _once(
+    plan: Plan,
+    done: Callable[[], Made | None],
+    ending: Callable[[Prepared, dict[str, float], Path], Made],
+    callbacks: Sequence[TrainerCallback],
+) -> Made:
+    """Return what a run has made (`done`), or train it and bring it to its end."""
+    folder, again = RunFolder(plan.key), plan.job.again
     with folder.held(lambda: say("another process is at this run; waiting for it")):
-        finished = _finished(plan, registry)
+        finished = done()
         if finished and folder.trained() is not None:
             folder.clear()  # killed after it was published
-        if finished and not job.again:
+        if finished and not again:
             folder.clear()
             say(f"{finished.ref} is this run's, finished already; --again trains it once more")
             return finished
         try:
-            version = _train_and_publish(plan, folder, registry, callbacks)
+            tokenizer = load_tokenizer(plan.base.path)
+            rows = prepare_rows(plan, tokenizer, folder.rows)
+            metrics = train_into(folder, plan, tokenizer, rows, callbacks=callbacks)
+            if "conversion_error" in metrics:
+                say(f"made plain LoRA, relative error {metrics['conversion_error']:.2g}")
+            made = ending(rows, metrics, folder.adapter)
         except BaseException as error:
             wrong = isinstance(error, UsageError | Rejected)  # the same again would end the same
             if folder.trained() is None and (wrong or not folder.step()):
@@ -114,88 +119,96 @@ def run(job: Job, registry: Registry, *, callbacks: Sequence[TrainerCallback] = 
                 say(f"Stopped; step {step} is kept. The same command goes on from there.")
             raise
         folder.clear()
-        return version
+        return made
 
 
-def rehearse(job: Job, registry: Registry, *, examples: int = 3) -> tuple[Receipt, list[str]]:
-    """Do all of a run that comes before training; return the data receipt and rows as text.
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What is known of a run before it trains."""
 
-    Of each row its tokens, those that are learnt standing out (see `train.check.masked`).
+    receipt: Receipt
+    estimate: Estimate
+    rows: list[str]
+    """Some rows as their tokens, those that are learnt standing out (see `train.check.masked`)."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "receipt": self.receipt.details(),
+            "estimate": self.estimate.as_json(),
+            "rows": self.rows,
+        }
+
+
+def rehearse(job: Job, registry: Registry | None, *, rows: int = 3) -> Rehearsal:
+    """Do all of a run that comes before training; `rows`: so many are shown.
 
     Raises:
         The same as `run`, but of training and publishing.
     """
-    plan = _plan(job, registry)
+    plan = make_plan(job, registry)
     tokenizer = load_tokenizer(plan.base.path)
     from train.check import masked
 
     with tempfile.TemporaryDirectory(prefix="adapters-train-") as scratch:
-        rows = _prepare(plan, tokenizer, Path(scratch))
-    return rows.receipt, [masked(row, tokenizer) for row in rows.first if row.answer][:examples]
+        prepared = prepare_rows(plan, tokenizer, Path(scratch))
+        _, found = ready(plan, prepared)
+    shown = [masked(row, tokenizer) for row in prepared.first if row.answer][:rows]
+    return Rehearsal(prepared.receipt, found, shown)
 
 
-def _plan(job: Job, registry: Registry) -> _Plan:
-    check_name(job.name)
-    path, _ = fetch_dataset(job.dataset, revision=job.dataset_revision)
-    dataset_files(path)
-    registry.check_writable()
-    _import("datasets")
-    _import("transformers")
-    trackers.check_trackers(job.recipe.report_to)
-    from train.prepare import identify
-    from train.replay import Replay
+def train_into(
+    folder: RunFolder,
+    plan: Plan,
+    tokenizer: Any,
+    rows: Prepared,
+    *,
+    callbacks: Sequence[TrainerCallback] = (),
+    title: str | None = None,
+) -> dict[str, float]:
+    """Train into a run's folder, which the caller holds, for `run` to publish; return the metrics.
 
-    replay = Replay.parse(job.replay) if job.replay else None
-    base = bases.resolve(job.base, revision=job.revision)
-    say(f"base {base.model.id} @ {base.model.revision[:19]}")
-    identity = identify(
-        job.dataset, revision=job.dataset_revision, eval_dataset=job.eval_dataset, replay=replay
-    )
-    return _Plan(job, base, replay, identity, _code(job.recipe))
+    Goes on from the folder's last checkpoint. Does nothing where it is trained already. `title`:
+    the panel's, where the adapter's name does not say enough.
 
-
-def _code(recipe: Recipe) -> dict[str, str]:
-    try:
-        code = {package: package_version(package) for package in _PACKAGES}
-    except PackageNotFoundError as error:
-        raise _missing(str(error.name), error) from error
-    for reward in getattr(recipe, "reward", None) or ():
-        for part in (reward.rpartition(":")[0], reward.partition(":")[2]):
-            if part and Path(part).is_file():  # FILE.py:FUNCTION, json_schema:FILE
-                code[Path(part).name] = sha256_file(Path(part))
-    return {"lora-switchyard": __version__, **code}
-
-
-def _finished(plan: _Plan, registry: Registry) -> Version | None:
-    """Return the last version in good standing that the same run made."""
-    try:
-        versions = registry.versions(plan.job.name)
-    except NotFound:
-        return None
-    against = registry.standings(plan.job.name)
-    for version in reversed(versions):
-        m = version.manifest
-        key = run_key(asdict(m.base), m.recipe, m.dataset, m.code)
-        if key == plan.key and version.number not in against:
-            return version
-    return None
-
-
-def _train_and_publish(
-    plan: _Plan, folder: RunFolder, registry: Registry, callbacks: Sequence[TrainerCallback]
-) -> Version:
-    tokenizer = load_tokenizer(plan.base.path)
-    rows = _prepare(plan, tokenizer, folder.rows)
+    Raises:
+        UsageError, Rejected, MissingExtra: see `run`.
+    """
     metrics = folder.trained()
-    if metrics is None:
-        if step := folder.step():
-            say(f"going on after step {step}")
-        with folder.training() as (adapter, metrics):
-            metrics |= _train(plan, tokenizer, rows, adapter, folder.checkpoints, callbacks)
-            (adapter / RECEIPT_FILE).write_bytes(to_bytes(rows.details))
-    else:
+    if metrics is not None:
         say("trained already, to be published")
-    return _publish(plan, rows.lineage, metrics, folder.adapter, registry)
+        return metrics
+    if step := folder.step():
+        say(f"going on after step {step}")
+    title = title or f"training {plan.job.title}"
+    with folder.training() as (adapter, metrics):
+        metrics |= _train(plan, tokenizer, rows, adapter, folder.checkpoints, callbacks, title)
+        (adapter / RECEIPT_FILE).write_bytes(to_bytes(rows.details))
+    return metrics
+
+
+def ready(plan: Plan, rows: Prepared) -> tuple[Recipe, Estimate]:
+    """Say what a run will take; return that, and its recipe with the batch that it will take.
+
+    Raises:
+        Rejected: it cannot fit (see `train.preflight.check`).
+        MissingExtra: see `run`.
+    """
+    for package in PACKAGES:
+        need(package)
+    need("datasets").disable_progress_bars()
+    from train import loop  # noqa: F401  # what it takes by itself counts
+    from train.preflight import Rows, preflight
+
+    asked, counted = plan.job.recipe, rows.receipt
+    longest = min(counted.longest_tokens, asked.max_length)
+    recipe, found = preflight(
+        plan.base.path, asked, Rows(len(rows.train), counted.train_tokens, longest)
+    )
+    say(str(found))
+    if recipe != asked:
+        batch, times = recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps
+        say(f"a batch of {batch} rows, {times} times a step")
+    return recipe, found
 
 
 def load_tokenizer(base: Path) -> Any:
@@ -205,7 +218,7 @@ def load_tokenizer(base: Path) -> Any:
         Rejected: not a fast one, or one with tokens that the base has no embedding for.
         MissingExtra: transformers is not installed.
     """
-    transformers = _import("transformers")
+    transformers = need("transformers")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     from train.tokens import check_vocabulary
@@ -218,7 +231,12 @@ def load_tokenizer(base: Path) -> Any:
     return tokenizer
 
 
-def _prepare(plan: _Plan, tokenizer: Any, scratch: Path) -> Prepared:
+def prepare_rows(plan: Plan, tokenizer: Any, scratch: Path) -> Prepared:
+    """Prepare a plan's rows in `scratch`, which is emptied, and say what they are.
+
+    Raises:
+        InvalidDataset, Rejected: see `train.prepare.prepare`, `train.parity.check_parity`.
+    """
     from train.parity import check_parity
     from train.prepare import prepare
 
@@ -239,7 +257,8 @@ def _prepare(plan: _Plan, tokenizer: Any, scratch: Path) -> Prepared:
         )
     counts = {key: count for key, count in rows.receipt.as_json().items() if count}
     say(f"{rows.receipt.form}: " + ", ".join(f"{key} {count}" for key, count in counts.items()))
-    if parity := check_parity(rows.first, tokenizer, plan.base.path):
+    answers = plan.job.recipe.method != "reward"  # else it is asked for no answer, but for a number
+    if parity := answers and check_parity(rows.first, tokenizer, plan.base.path):
         rows.lineage["parity"] = parity.as_json()
         say(f"parity: {parity.rows} rows are the server's tokens too, up to {parity.stop_token}")
         if options := parity.as_json()["chat_template_kwargs"]:
@@ -267,23 +286,25 @@ def counting(unit: str, what: str) -> Iterator[Callable[[int], None]]:
 
 
 def _train(
-    plan: _Plan,
+    plan: Plan,
     tokenizer: Any,
     rows: Prepared,
     folder: Path,
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
+    title: str,
 ) -> dict[str, float]:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses optional kernels, aloud
-    for package in _PACKAGES:
-        _import(package)
+    recipe, _ = ready(plan, rows)
+    base = plan.weights()
+    if recipe.num_processes > 1:
+        return _train_in_processes(plan, recipe, base, rows, folder, checkpoints, callbacks, title)
     from train import loop
     from train.panel import Panel
 
-    with trackers.named(plan.job.name, plan.key[:12]), Panel(f"training {plan.job.name}") as panel:
+    with trackers.named(plan.job.title, plan.key[:12]), Panel(title) as panel:
         return loop.train(
-            plan.job.recipe,
-            plan.base.path,
+            recipe,
+            base,
             tokenizer,
             rows.train,
             rows.held_out,
@@ -295,13 +316,50 @@ def _train(
         )
 
 
-def _publish(
-    plan: _Plan,
+def _train_in_processes(
+    plan: Plan,
+    recipe: Recipe,
+    base: Path,
+    rows: Prepared,
+    folder: Path,
+    checkpoints: Path,
+    callbacks: Sequence[TrainerCallback],
+    title: str,
+) -> dict[str, float]:
+    from train.processes import Share, train_in_processes
+
+    if callbacks:
+        raise UsageError(
+            "Steps of several processes cannot be followed from here.", fix="Use --num-processes 1."
+        )
+    with trackers.named(plan.job.title, plan.key[:12]):
+        return train_in_processes(
+            Share(
+                title,
+                recipe,
+                base,
+                rows.train,
+                rows.held_out,
+                rows.retained,
+                rows.places,
+                folder,
+                checkpoints,
+            )
+        )
+
+
+def publish(
+    plan: Plan,
     dataset: dict[str, Any],
     metrics: dict[str, float],
     folder: Path,
     registry: Registry,
 ) -> Version:
+    """Publish what was trained in `folder`; `dataset`: its lineage (`train.prepare.Prepared`).
+
+    Raises:
+        InvalidAdapter, RegistryUnavailable: see `Registry.publish`.
+    """
     job, base = plan.job, plan.base
     config = json.loads((folder / CONFIG_FILE).read_text())
     if isinstance(config["target_modules"], list):  # PEFT keeps a set, in no fixed order
@@ -315,18 +373,18 @@ def _publish(
     from adapters.card import card
 
     text = card(
-        job.name,
+        job.title,
         base.model,
         recipe,
         dataset,
         metrics,
-        rank_class(job.recipe.r),
+        rank_class(config["r"]),
         serving=serving,
         curve=(folder / CURVE_FILE).exists(),
     )
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
     return registry.publish(
-        job.name,
+        job.title,
         folder,
         base=base.model,
         base_path=base.path,
@@ -338,24 +396,3 @@ def _publish(
         tags=job.tags,
         notes=job.notes,
     )
-
-
-def _import(package: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise _missing(package, error) from error
-
-
-def _missing(package: str, error: ImportError) -> MissingExtra:
-    return MissingExtra(
-        f"Training needs {package}: {error}.",
-        fix="Install it: pip install 'lora-switchyard[cpu]' or 'lora-switchyard[gpu]'.",
-    )
-
-
-def say(text: str) -> None:
-    """Tell how it goes, on stderr."""
-    print(text, file=sys.stderr)

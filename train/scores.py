@@ -23,9 +23,9 @@ def scores(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
 
     `eval_exact_match`: share that equal their reference but for white space round them, between
     `eval_exact_match_low` and `_high` with 95 % confidence (Wilson). `eval_bleu`: sacrebleu's, 0
-    to 100, words split as `bleu_tokenizer` says. `eval_rouge1`, `eval_rouge2`, `eval_rougeL`:
-    mean F1, 0 to 1, of words in any script. `eval_valid_json`: share that are JSON, where every
-    reference is an object or a list.
+    to 100, words split as `bleu_tokenizer` says; 0 where no answer has four words. `eval_rouge1`,
+    `eval_rouge2`, `eval_rougeL`: mean F1, 0 to 1, of words in any script. `eval_valid_json`: share
+    that are JSON, where every reference is an object or a list.
     """
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu import corpus_bleu

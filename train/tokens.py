@@ -15,6 +15,7 @@ from typing import Any
 
 from adapters.errors import Rejected
 from train.rows.forms import Chat, Row
+from train.served import as_served
 
 IGNORED = -100
 Example = dict[str, Any]
@@ -109,9 +110,10 @@ def speech(
         Rejected: it renders the last turn differently than its prompt, so that nobody can say
             which tokens are the assistant's.
     """
-    template = tokenizer.chat_template
-    if not template:
+    if not tokenizer.chat_template:
         return _plain_speech(chat, tokenizer)
+    template = tokenizer.get_chat_template(tools=list(tools) or None)
+    chat = as_served(chat, template)
     if _MARKERS.search(template):
         with _refusals():
             rendered = tokenizer.apply_chat_template(
@@ -123,13 +125,13 @@ def speech(
                 **TEMPLATE_KWARGS,
             )
         return list(rendered["input_ids"]), list(rendered["assistant_masks"])
-    whole = render(chat, tokenizer, tools)
+    whole = _rendered(chat, tokenizer, tools)
     spans = []
     for at, turn in enumerate(chat):
         if turn["role"] != "assistant":
             continue
-        before = render(chat[:at], tokenizer, tools, add_generation_prompt=True)
-        after = whole if at == len(chat) - 1 else render(chat[: at + 1], tokenizer, tools)
+        before = _rendered(chat[:at], tokenizer, tools, add_generation_prompt=True)
+        after = whole if at == len(chat) - 1 else _rendered(chat[: at + 1], tokenizer, tools)
         if after.startswith(before) and whole.startswith(after):
             spans.append((len(before), len(after)))
         elif at == len(chat) - 1:
@@ -161,6 +163,19 @@ def render(
     Raises:
         ValueError: the template refuses this chat; the message has its words.
     """
+    template = tokenizer.get_chat_template(tools=list(tools) or None)
+    return _rendered(
+        as_served(chat, template), tokenizer, tools, add_generation_prompt=add_generation_prompt
+    )
+
+
+def _rendered(
+    chat: Chat,
+    tokenizer: Any,
+    tools: Sequence[dict[str, Any]],
+    *,
+    add_generation_prompt: bool = False,
+) -> str:
     with _refusals():
         return str(
             tokenizer.apply_chat_template(

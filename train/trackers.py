@@ -11,6 +11,9 @@ from contextlib import contextmanager
 
 from adapters.errors import MissingExtra, UsageError, nearest
 
+_CHECKS = {"azure_ml": "azureml", "comet_ml": "comet", "flyte": "flytekit"}
+"""Trackers whose `is_…_available` in transformers has another name."""
+
 
 def check_trackers(names: Sequence[str]) -> None:
     """Refuse what transformers cannot send to, before anything is loaded.
@@ -21,20 +24,19 @@ def check_trackers(names: Sequence[str]) -> None:
     """
     if not names:
         return
-    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+    from transformers.integrations import integration_utils
 
+    known = integration_utils.INTEGRATION_TO_CALLBACK
     for name in names:
-        if name not in INTEGRATION_TO_CALLBACK:
-            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
-            hint = nearest(name, INTEGRATION_TO_CALLBACK) or f"There are {known}."
+        if name not in known:
+            hint = nearest(name, known) or f"There are {', '.join(sorted(known))}."
             raise UsageError(f"--report-to knows no {name!r}.", fix=hint)
-        try:
-            INTEGRATION_TO_CALLBACK[name]()  # asks for the package, and opens nothing yet
-        except (RuntimeError, ImportError) as error:
+        installed = getattr(integration_utils, f"is_{_CHECKS.get(name, name)}_available", None)
+        if installed and not installed():
             raise MissingExtra(
                 f"--report-to {name} needs a package that is not installed.",
                 fix=f"pip install {name.replace('_', '-')}",
-            ) from error
+            )
 
 
 @contextmanager

@@ -1,15 +1,24 @@
 """What learns: the base as it is loaded, and the low-rank factors on top of it.
 
-Sources: QLoRA (arXiv 2305.14314), LoRA (arXiv 2106.09685), rsLoRA (arXiv 2312.03732).
+qlora, lora    B A on the base in NF4, or as it is; rsLoRA and LoRA+ by keys of their own
+qdora, dora    B A and the length of each row of W + B A
+pissa, olora   B A that begin as a part of W, which is taken out of the base
+full           the base itself, or some of its modules
+
+Sources: QLoRA (arXiv 2305.14314), LoRA (arXiv 2106.09685), rsLoRA (arXiv 2312.03732), LoRA+ (arXiv
+2402.12354), DoRA (arXiv 2402.09353), PiSSA (arXiv 2404.02948), OLoRA (arXiv 2406.01775).
 """
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft.optimizers import create_loraplus_optimizer
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as _CLASSIFIERS,
 )
@@ -19,11 +28,16 @@ from transformers import (
     AutoModelForSequenceClassification,
     BitsAndBytesConfig,
     PreTrainedModel,
+    Trainer,
 )
 
 from adapters.errors import UsageError
-from train.recipe import ALL_LINEAR, Recipe
+from train.full import write_weights
+from train.plain import Factors, make_plain
+from train.recipe import ALL, ALL_LINEAR, CONVERTED, Recipe
 
+_INITIALISATIONS = {"pissa": "pissa_niter_16", "olora": "olora"}
+"""PEFT's names; PiSSA's SVD is its fast one, of 16 iterations, as in its paper."""
 REWARD_HEAD = "score"
 """The head of transformers' decoder-only sequence classifiers; vLLM knows it by this name."""
 
@@ -38,14 +52,13 @@ def compute_dtype(base: Path) -> torch.dtype:
 
 
 def load_base(base: Path, recipe: Recipe, dtype: torch.dtype) -> PreTrainedModel:
-    """Load the frozen base; under `qlora` its linear layers are 4-bit (but for the head).
+    """Load the base; under `qlora` and `qdora` its linear layers are 4-bit (but for the head).
 
     For a reward model it has one output, by a head that no base has: it is drawn by the seed.
 
     Raises:
         UsageError: transformers has no sequence classifier of this base.
     """
-    quantised = recipe.tuner == "qlora"
     model = _class(base, recipe).from_pretrained(
         base,
         dtype=dtype,
@@ -58,10 +71,10 @@ def load_base(base: Path, recipe: Recipe, dtype: torch.dtype) -> PreTrainedModel
             bnb_4bit_compute_dtype=dtype,
             llm_int8_skip_modules=[REWARD_HEAD] if recipe.method == "reward" else None,
         )
-        if quantised
+        if recipe.quantised
         else None,
     )
-    if quantised:  # freezes, and keeps norms and head in fp32
+    if recipe.quantised:  # freezes, and keeps norms and head in fp32
         model = prepare_model_for_kbit_training(
             model, use_gradient_checkpointing=checkpoints_gradients(recipe)
         )
@@ -83,29 +96,67 @@ def _class(base: Path, recipe: Recipe) -> Any:
     return AutoModelForSequenceClassification
 
 
-def attach(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
-    """Put the adapter on a base: W + scale · B A, with A (r, in) and B (out, r) all that learns.
+def attach(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel | PeftModel:
+    """Let learn what the recipe says; all else is frozen.
+
+    That is the adapter, W + scale · B A with A (r, in) and B (out, r); under `full` the base's own
+    weights. It answers as the base does.
 
     Raises:
-        UsageError: the base has no such target module, or it is one that vLLM does not serve.
+        UsageError: the base has no such target module, or it is one that vLLM does not serve, or
+            too small for the rank.
     """
+    if recipe.tuner == "full":
+        return _unfrozen(model, recipe)
     fix = f"--target-modules {ALL_LINEAR} takes what can be trained and served."
     config = LoraConfig(
+        # With a classifier PEFT saves its head too, as `modules_to_save`.
         task_type="SEQ_CLS" if recipe.method == "reward" else "CAUSAL_LM",
-        modules_to_save=[REWARD_HEAD] if recipe.method == "reward" else None,
         r=recipe.r,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
         target_modules=_targets(model, recipe),
         use_rslora=recipe.use_rslora,
+        use_dora=recipe.tuner in ("dora", "qdora"),
     )
+    if recipe.tuner in _INITIALISATIONS:
+        _check_rank(model, config)
+        config.init_lora_weights = _INITIALISATIONS[recipe.tuner]
     try:
         adapted = get_peft_model(model, config)
     except ValueError as error:
         raise UsageError(f"PEFT does not take these target modules: {error}", fix=fix) from error
     if adapted.peft_config["default"].target_parameters:
         raise UsageError("vLLM does not serve experts that PEFT trains as one.", fix=fix)
+    # TRL copies the adapter for a reference: that must not begin by changing the base once more.
+    adapted.peft_config["default"].init_lora_weights = True
     return adapted
+
+
+def _unfrozen(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
+    if recipe.target_modules != ALL:
+        names, head = _targets(model, recipe), model.get_output_embeddings()
+        model.requires_grad_(False)
+        for name, module in model.named_modules():
+            linear = hasattr(module, "in_features") and module is not head
+            if linear if names == ALL_LINEAR else name.rpartition(".")[2] in names:
+                module.requires_grad_(True)
+    return model
+
+
+def _check_rank(model: PreTrainedModel, config: LoraConfig) -> None:
+    """Check that every target module has so many directions to begin with."""
+    targets = config.target_modules
+    for name, module in model.named_modules():
+        if not hasattr(module, "in_features") or module is model.get_output_embeddings():
+            continue
+        if targets == ALL_LINEAR or name.rpartition(".")[2] in targets:
+            most = min(module.in_features, module.out_features)
+            if config.r > most:
+                raise UsageError(
+                    f"{name} has {most} directions to begin with, not {config.r}.",
+                    fix=f"Use --r {most} or less, or --tuner lora.",
+                )
 
 
 def _targets(model: PreTrainedModel, recipe: Recipe) -> str | list[str]:
@@ -124,6 +175,53 @@ def _targets(model: PreTrainedModel, recipe: Recipe) -> str | list[str]:
             fix=f"--target-modules takes {ALL_LINEAR} or names out of {', '.join(known)}.",
         )
     return sorted(recipe.target_modules)
+
+
+def set_rates(trainer: Trainer, recipe: Recipe) -> None:
+    """Give the trainer LoRA+'s optimizer where the recipe asks for it: two rates instead of one."""
+    if recipe.loraplus_lr_ratio is not None:
+        make, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+        trainer.optimizer = create_loraplus_optimizer(
+            trainer.model,
+            make,
+            loraplus_lr_ratio=recipe.loraplus_lr_ratio,
+            loraplus_weight_decay=recipe.weight_decay,
+            **options,
+        )
+
+
+def write_outcome(
+    model: PreTrainedModel | PeftModel,
+    began: Mapping[str, Factors],
+    recipe: Recipe,
+    base: Path,
+    out: Path,
+) -> dict[str, float]:
+    """Write what was trained so that it can be served, and have the model answer as that does.
+
+    `began`: see `train.plain.beginning`. Of several processes the first one writes there. Returns
+    the metrics of the conversion, if there was one.
+    """
+    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+        with tempfile.TemporaryDirectory(prefix="adapters-train-") as elsewhere:
+            return _write(model, began, recipe, base, Path(elsewhere))
+    return _write(model, began, recipe, base, out)
+
+
+def _write(
+    model: PreTrainedModel | PeftModel,
+    began: Mapping[str, Factors],
+    recipe: Recipe,
+    base: Path,
+    out: Path,
+) -> dict[str, float]:
+    if recipe.tuner == "full":
+        write_weights(model, base, out)
+    elif recipe.tuner in CONVERTED:
+        return make_plain(model, began, recipe, out)
+    else:
+        model.save_pretrained(out, safe_serialization=True)
+    return {}
 
 
 def keep_in_float32(model: torch.nn.Module) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from adapters.cli.registry import JsonOption, RegistryOption, version_json
+from adapters.errors import UsageError
 from adapters.registry import Registry
 from adapters.render import emit_json, table
 
@@ -33,8 +34,10 @@ def recipe_flags(
             kind = list[get_args(kind)[0]]  # type: ignore[misc]  # the flag is repeated
         elif "tuple" in str(kind):
             kind = str  # commas on a command line
-        default = _by_method(meaning.methods) or getattr(plain, key)
-        told = "" if default in (None, -1) else f"  [default: {default}]"
+        default = getattr(plain, key)
+        told = "" if default in (None, -1, ()) else f"  [default: {default}]"
+        if meaning.methods:
+            told = f"  [{_by_method(meaning.methods)}]"
         options[key] = Annotated[kind | None, typer.Option(help=f"{meaning.help}{told}")]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -58,12 +61,12 @@ def recipe_flags(
 
 
 def _by_method(defaults: Mapping[str, Any]) -> str:
-    """Write which methods use a key, and what each takes it for: `grpo, rloo 512`."""
+    """Write which methods use a key, and each one's default: `grpo, rloo: 512`."""
     found: dict[Any, list[str]] = {}
     for method, default in defaults.items():
         found.setdefault(default, []).append(method)
-    told = (f"{', '.join(methods)} {'' if v == () else v}" for v, methods in found.items())
-    return "; ".join(each.strip() for each in told)
+    named = ((", ".join(methods), default) for default, methods in found.items())
+    return "; ".join(name if value == () else f"{name}: {value}" for name, value in named)
 
 
 @recipe_flags()
@@ -71,7 +74,12 @@ def train(
     *,
     dataset: Annotated[str, typer.Argument(help="A file, a folder of files, or a Hub dataset.")],
     base: Annotated[str, typer.Option(help="tiny, a folder, or a Hub id.")],
-    name: Annotated[str, typer.Option(help="The adapter whose next version this becomes.")],
+    name: Annotated[
+        str | None, typer.Option(help="The adapter whose next version this becomes.")
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="With --tuner full, for the model: a new folder.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Recipe in YAML; flags win.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit or tag of a Hub base.")] = None,
     eval_dataset: Annotated[
@@ -96,17 +104,20 @@ def train(
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Train a LoRA adapter and publish it as the next version.
+    """Train a LoRA adapter and publish it as the next version; or a full model, into a folder.
 
-    The flags from --method to --seed are the recipe: PEFT's, TRL's and transformers' own names.
-    A run that was stopped goes on when the same command is given again.
+    The flags from --method to --seed are the recipe: PEFT's, TRL's and transformers' own names. In
+    brackets stands the default, or the methods that take it, with each one's. A run that was
+    stopped goes on when the same command is given again.
 
     Example: adapters train support.jsonl --base tiny --name support --r 32 --num-train-epochs 3
+
+    Example: adapters train support.jsonl --base tiny --tuner full --output-dir ./support-model
     """
     # Stopped by a supervisor, it cleans up as after Ctrl-C. 143 is what a shell would say.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     from train.recipe import read_recipe
-    from train.run import Job, rehearse, run
+    from train.run import Job, rehearse, run, run_full
 
     job = Job(
         dataset=dataset,
@@ -120,9 +131,15 @@ def train(
         tags=tag or (),
         notes=notes,
         again=again,
+        output_dir=output_dir,
     )
+    if output_dir and registry:
+        raise UsageError("A full model goes into no registry.", fix="Leave out --registry.")
     if dry_run:
-        return _show(*rehearse(job, Registry.open(registry)), json=json)
+        return _show(rehearse(job, None if output_dir else Registry.open(registry)), json=json)
+    if output_dir:
+        model = run_full(job)
+        return emit_json(model.as_json()) if json else typer.echo(model.path)
     version = run(job, Registry.open(registry))
     if json:
         emit_json(version_json(version))
@@ -134,11 +151,11 @@ def _where(version: Any) -> dict[str, str]:
     return {"engine_name": version.engine_name, "path": str(version.path)}
 
 
-def _show(receipt: Any, rows: list[str], *, json: bool) -> None:
+def _show(rehearsal: Any, *, json: bool) -> None:
     from train.check import lines
 
     if json:
-        return emit_json({"receipt": receipt.details(), "rows": rows})
-    typer.echo(table(["rows", "", "where"], lines(receipt)))
-    for row in rows:
+        return emit_json(rehearsal.as_json())
+    typer.echo(table(["rows", "", "where"], lines(rehearsal.receipt)))
+    for row in rehearsal.rows:
         typer.echo(f"\n{row}")

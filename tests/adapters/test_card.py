@@ -39,10 +39,11 @@ def test_a_local_base_shows_no_path_of_this_machine() -> None:
 def test_a_run_shows_its_curve_its_receipt_and_that_serving_sees_the_same_tokens() -> None:
     dataset = {
         "rows": 9, "train_rows": 7, "empty_rows": 0, "leak_flags": 2, "train_tokens": 99,
-        "receipt_sha256": "1a", "parity": {"rows": 7, "stop_token": "'</s>'"},
+        "receipt_sha256": "1a", "parity": {"rows": 7, "stop_token": "</s>"},
     }  # fmt: skip
     text = card("support", BASE, {}, dataset, {"eval_loss": 0.25}, 16, curve=True)
-    assert "![Loss by step](loss.png)" in text
+    assert "\n\n![Loss by step](loss.png)\n\n| rows" in text
+    assert "end with `</s>`" in text
     assert "[data_receipt.json](data_receipt.json)" in text
     assert "| leak_flags | 2 |" in text
     assert "empty_rows" not in text

@@ -125,7 +125,7 @@ def test_chats_are_rendered_as_vllm_renders_them_by_every_template(tmp_path: Pat
     assert naive < compared, "vLLM does more than to call the template"
 
 
-@pytest.mark.parametrize("chat", [chat for chat in CHATS if "developer" not in chat])
+@pytest.mark.parametrize("chat", CHATS)
 def test_the_server_tokenises_as_training_does(client: OpenAI, chat: str) -> None:
     messages, tools = CHATS[chat]
     row = Row(

@@ -14,9 +14,10 @@ from transformers import TrainerCallback
 from adapters.cli import main
 from adapters.registry import Registry
 from train.run import Job, run
+from train.trial import IMPORTED
 
 _CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.train.runs", "train.loop", "train.prepare", "bitsandbytes"])
+_CONTEXT.set_forkserver_preload(["tests.train.runs", *IMPORTED, "train.prepare", "bitsandbytes"])
 
 
 class Killed(TrainerCallback):  # type: ignore[misc]
@@ -31,9 +32,13 @@ class Killed(TrainerCallback):  # type: ignore[misc]
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def start(target: Any, home: Path, said: Path, *arguments: Any) -> Any:
-    """Start a function in a process of its own; what it says on stderr goes into a file."""
-    process = _CONTEXT.Process(target=_enter, args=(target, home, said, *arguments), daemon=True)
+def start(target: Any, home: Path, said: Path, *arguments: Any, daemon: bool = True) -> Any:
+    """Start a function in a process of its own; what it says on stderr goes into a file.
+
+    One that starts processes itself may be no `daemon`, in multiprocessing's sense.
+    """
+    given = (target, home, said, *arguments)
+    process = _CONTEXT.Process(target=_enter, args=given, daemon=daemon)
     process.start()
     return process
 

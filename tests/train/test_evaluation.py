@@ -115,7 +115,7 @@ def test_they_are_found_by_and_shown_on_the_card(version: Version) -> None:
     assert {"loss.png", "loss.svg", "loss.csv"} <= version.manifest.files.keys()
     assert version.manifest.dataset["parity"] == {
         "rows": 64,
-        "stop_token": "'<|im_end|>'",
+        "stop_token": "<|im_end|>",
         "chat_template_kwargs": {},
     }
     assert version.manifest.serving == {}
@@ -135,6 +135,9 @@ def test_the_last_answer_is_asked_for_and_what_was_cut_is_not() -> None:
     rows = Dataset.from_list([said, cut])
     (only,) = questions(rows, TINY, {2})
     assert only.prompt == [5, 6, 7, 2, 8]
+    assert only.reference == TINY.decode([9])
+    more = {"input_ids": [5, 9, 2, 198], "labels": [-100, 9, 2, 198]}  # what follows is not said
+    (only,) = questions(Dataset.from_list([more]), TINY, {2})
     assert only.reference == TINY.decode([9])
 
 

@@ -21,6 +21,7 @@ from train.parity import Parity, check_parity, stop_tokens
 from train.recipe import Recipe
 from train.rows.forms import Row
 from train.run import Job, run
+from train.tokens import speech
 
 TINY = bases.resolve("tiny").path
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -42,7 +43,7 @@ def row(prompt: str = "Where is my card?", answer: str = "In the post.", role: s
 
 def test_rows_that_are_equal_are_counted_with_the_token_that_ends_them() -> None:
     rows = [row(), row("你好", "您好，请问有什么可以帮您？"), row(role="system")]
-    assert check_parity(rows, tokenizer(), TINY) == Parity(3, "'<|im_end|>'", {})
+    assert check_parity(rows, tokenizer(), TINY) == Parity(3, "<|im_end|>", {})
 
 
 def test_a_template_that_thinks_unless_told_not_to_is_told_not_to() -> None:
@@ -79,10 +80,32 @@ def test_a_prompt_whose_last_token_runs_into_the_answer_is_refused() -> None:
     assert "same text in other tokens" in refused.value.fix
 
 
-def test_a_developer_that_the_template_does_not_know_is_refused() -> None:
-    with pytest.raises(Rejected) as refused:
-        check_parity([row(role="developer")], tokenizer(), TINY)
-    assert refused.value.fix == "This template knows no developer: write system in the rows."
+def test_a_template_that_loops_over_parts_gets_parts_in_training_too() -> None:
+    parts = tokenizer().chat_template.replace(
+        "{%- set content = message['content'] | default('', true) %}",
+        "{%- set all = namespace(text='') %}"
+        "{%- for part in message['content'] %}{% set all.text = all.text + part.text %}{% endfor %}"
+        "{%- set content = all.text %}",
+    )
+    assert check_parity([row()], tokenizer(parts), TINY)
+    ids, _ = speech(row().chat, tokenizer(parts))
+    assert "Where is my card?<|im_end|>" in tokenizer().decode(ids)
+    assert ids == speech(row().chat, tokenizer())[0]
+
+
+def test_a_developer_that_the_template_does_not_know_is_the_system_in_training_too() -> None:
+    assert check_parity([row(role="developer")], tokenizer(), TINY)
+    ids, _ = speech(row(role="developer").chat, tokenizer())
+    assert tokenizer().decode(ids).startswith("<|im_start|>system\nBe brief.<|im_end|>")
+
+
+def test_markers_round_more_than_the_end_do_not_matter() -> None:
+    """TRL's own training templates teach the line break after it, too."""
+    for name in ("qwen2_5_training", "qwen3_training", "lfm2_training"):
+        template = (TEMPLATES / f"{name}.jinja").read_text()
+        parity = check_parity([row()], tokenizer(template), TINY)
+        assert parity
+        assert parity.stop_token == "<|im_end|>"
 
 
 def test_an_end_at_which_the_server_does_not_stop_is_refused(tmp_path: Path) -> None:
@@ -144,10 +167,12 @@ def test_a_run_whose_rows_differ_is_stopped_before_it_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("train.loop.train", None)  # never reached
-    dataset = written(
-        tmp_path, [{"role": "developer", "content": "s"}, {"role": "user", "content": "a"}]
-    )
+    base = tmp_path / "polite"
+    shutil.copytree(TINY, base)
+    hi = "{% if not add_generation_prompt %}{{ '<|im_start|>system\\nHi<|im_end|>' }}{% endif %}"
+    (base / "chat_template.jinja").write_text(hi + tokenizer().chat_template)
+    dataset = written(tmp_path, [{"role": "user", "content": "a"}])
     registry = Registry.open(tmp_path / "registry")
     with pytest.raises(Rejected, match=r"d\.jsonl:1: token \d+ differs"):
-        run(Job(dataset, "tiny", "support", Recipe(test_size=0)), registry)
+        run(Job(dataset, str(base), "support", Recipe(test_size=0)), registry)
     assert registry.names() == []

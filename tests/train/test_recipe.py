@@ -42,7 +42,9 @@ def test_target_modules_as_a_list_or_with_commas(tmp_path: Path) -> None:
         ("r: many\n", "int"),
         ("r: true\n", "int"),
         ("r: 0\n", "1 to 512"),
-        ("tuner: dora\n", "qlora"),
+        ("tuner: ia3\n", "--tuner dora"),
+        ("tuner: full\nr: 8\n", "does not use r"),
+        ("target_modules: all\n", "--tuner full"),
         ("method: ppo\n", "dpo"),
         ("beta: 0.1\n", "dpo or kto or grpo or rloo"),
         ("method: kto\nloss_type: sigmoid\n", "kto or apo_zero_unpaired"),
@@ -70,11 +72,19 @@ def test_every_recipe_key_is_a_flag_of_the_command() -> None:
 def test_keys_are_the_libraries_own_names() -> None:
     import trl
     from peft import LoraConfig
+    from transformers import GenerationConfig
 
     ours = {"method", "tuner", "reward", "early_stopping_patience", "max_loss_spike", *ROW_KEYS}
+    ours |= {"num_processes"}  # of accelerate
+    ours |= {
+        "convert_rank",
+        "loraplus_lr_ratio",
+    }  # of PEFT: convert_to_lora, create_loraplus_optimizer
+    ours |= {"generate_eval", "max_predict_samples"}  # as in transformers' example scripts
     configs = ("SFTConfig", "DPOConfig", "KTOConfig", "GRPOConfig", "RLOOConfig", "RewardConfig")
     theirs = {key for name in configs for key in inspect.signature(getattr(trl, name)).parameters}
-    assert keys().keys() - ours <= theirs | {*inspect.signature(LoraConfig).parameters}
+    theirs |= {*inspect.signature(LoraConfig).parameters, *GenerationConfig().to_dict()}
+    assert keys().keys() - ours <= theirs
 
 
 @pytest.mark.parametrize("name", [name for name, (_, key) in keys().items() if key.methods])
@@ -95,7 +105,9 @@ def test_losses_and_defaults_are_those_of_trl() -> None:
 
     configs = {"dpo": trl.DPOConfig, "kto": trl.KTOConfig, "grpo": trl.GRPOConfig}
     configs |= {"rloo": trl.RLOOConfig, "reward": trl.RewardConfig}
-    others = {"learning_rate", "train_sampling_strategy", "reward", "reward_weights"}
+    others = {"learning_rate", "train_sampling_strategy", "max_loss_spike"}
+    others |= {"reward", "reward_weights"}
+    others |= {"generate_eval", "max_new_tokens", "max_predict_samples"}  # no trainer's
     for name, (_, key) in keys().items():
         for method, default in key.methods.items():
             if method in configs and name not in others:

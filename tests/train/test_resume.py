@@ -17,8 +17,9 @@ from adapters.errors import RegistryUnavailable
 from adapters.registry import Registry
 from adapters.types import Version
 from tests.train.runs import command, start, train_once
+from train.checkpoints import Checkpoints
 from train.recipe import Recipe
-from train.resume import run_key
+from train.resume import WHOLE, run_key
 from train.run import Job, run
 
 EVENTS = (
@@ -78,10 +79,11 @@ def test_killed_at_random_steps_it_ends_with_the_same_bits(dataset: str, tmp_pat
 
 
 def test_packed_rows_go_on_as_they_were(dataset: str, tmp_path: Path) -> None:
-    packed = {"packing": True, "max_length": 256, "per_device_train_batch_size": 2}
+    packed = {"packing": True, "max_length": 256, "per_device_train_batch_size": 2,
+              "num_train_epochs": 1.0, "save_steps": 1}  # fmt: skip
     job = Job(dataset, "tiny", "support", all_that_moves(**packed, early_stopping_patience=None))
     whole, _ = killed_and_finished(tmp_path / "whole", job, [])
-    stopped, _ = killed_and_finished(tmp_path / "stopped", job, [("on_save", 6)])
+    stopped, _ = killed_and_finished(tmp_path / "stopped", job, [("on_save", 3)])
     assert stopped.manifest.digest == whole.manifest.digest
 
 
@@ -172,6 +174,29 @@ def test_what_was_trained_and_not_published_is_published_without_training(
             run(job, registry)
     monkeypatch.setattr("train.loop.train", full)
     assert run(job, registry).ref == "support@v1"
+
+
+def test_what_was_being_written_is_not_gone_on_from(tmp_path: Path) -> None:
+    for step, whole in ((100, True), (200, True), (300, False)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        if whole:
+            (tmp_path / f"checkpoint-{step}" / WHOLE).write_text('{"runtime_s": 50.0}')
+    kept = Checkpoints(tmp_path, every=100)
+    assert kept.latest() == tmp_path / "checkpoint-200"
+    assert not (tmp_path / "checkpoint-300").exists()
+    assert 50 <= kept.runtime_s < 60
+
+
+def test_a_signal_in_the_last_step_ends_it_too(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    kept = Checkpoints(tmp_path, every=100)
+    kept.__enter__()
+    signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before, "a second one ends at once"
+    with pytest.raises(SystemExit) as ended:
+        kept.__exit__(None)
+    assert ended.value.code == 143
 
 
 def test_what_decides_the_weights_decides_the_key() -> None:

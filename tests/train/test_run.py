@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from adapters import bases
+from adapters.cli import main
 from adapters.demo.task import split
 from adapters.errors import NotFound, RegistryUnavailable, UsageError
 from adapters.files import WEIGHTS_FILE
 from adapters.registry import Registry
+from tests.adapters.test_json import SHAPES, misfits
 from tests.e2e import moe_kinds
 from train import tuners
 from train.recipe import Recipe
@@ -68,6 +72,7 @@ def test_the_same_seed_gives_the_same_adapter_bit_for_bit(dataset: str, tmp_path
     other = run(Job(dataset, "tiny", "support", Recipe(**BRIEF, seed=1)), registry)
     digests = [version.manifest.digest for version in (*same, other)]
     assert digests[0] == digests[1]
+    assert {"loss.csv", "loss.svg", "loss.png", "README.md"} <= same[0].manifest.files.keys()
     weights = [(version.path / WEIGHTS_FILE).read_bytes() for version in (*same, other)]
     assert weights[0] == weights[1] != weights[2]
 
@@ -92,6 +97,27 @@ def test_of_a_mixture_of_experts_the_attention_is_trained(dataset: Path, tmp_pat
     for experts in (("gate_proj", "up_proj", "down_proj"), ("up_proj",)):
         with pytest.raises(UsageError, match="--target-modules"):
             run(Job(dataset, base, "support", Recipe(target_modules=experts)), registry)
+
+
+def test_a_dry_run_shows_the_receipt_and_rows_and_trains_nothing(
+    dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("train.loop.train", None)
+    command = ["train", dataset, "--base", "tiny", "--name", "support", "--dry-run"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--registry", str(tmp_path)])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^ *96 +read as messages", said, re.MULTILINE)
+    assert said.count("support.jsonl:") == 3
+    assert '<|im_start|>assistant\n⟦{"queue"' in said
+    with pytest.raises(SystemExit):
+        main([*command, "--json", "--registry", str(tmp_path)])
+    found = json.loads(capsys.readouterr().out)
+    assert misfits(found, SHAPES["train --dry-run"]) == []
+    assert found["receipt"]["rows"] == 96
+    assert Registry.open(tmp_path).names() == []
+    assert not (tmp_path / "home" / "runs").exists()
 
 
 @pytest.mark.parametrize(

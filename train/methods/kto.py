@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 from peft import PeftModel
 from trl import KTOConfig, KTOTrainer
 
@@ -18,6 +18,7 @@ from train.methods.reference import use_base_as_reference
 from train.methods.rows import proven
 
 _ANSWERS = ("completion_ids",)
+_FEATURES = Features({**FEATURES["kto"], "row": Value("int32")})
 
 
 def trainer(setup: Setup) -> KTOTrainer:
@@ -55,19 +56,20 @@ def trainer(setup: Setup) -> KTOTrainer:
 
 
 def _mixed(rows: Dataset, seed: int) -> Dataset:
-    """Return KTO rows shuffled, so that batches hold both kinds; preferences become two each."""
+    """Return KTO rows shuffled, so that batches hold both kinds; preferences become two each.
+
+    The column `row` says where each comes from.
+    """
+    rows = rows.add_column("row", list(range(len(rows))), feature=_FEATURES["row"])
     if "chosen" in rows.column_names:
         rows = rows.map(
-            _unpaired,
-            batched=True,
-            remove_columns=rows.column_names,
-            features=FEATURES["kto"],
+            _unpaired, batched=True, remove_columns=rows.column_names, features=_FEATURES
         )
     return rows.shuffle(seed=seed).flatten_indices()
 
 
 def _unpaired(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    shared = ("prompt", "tools", "chat_template_kwargs")
+    shared = ("prompt", "tools", "chat_template_kwargs", "row")
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
     halves = [
         {name: row[name] for name in shared}
@@ -76,4 +78,4 @@ def _unpaired(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         for row in rows
         for place, side in enumerate(("chosen", "rejected"))
     ]
-    return {name: [half[name] for half in halves] for name in FEATURES["kto"]}
+    return {name: [half[name] for half in halves] for name in _FEATURES}

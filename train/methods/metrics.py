@@ -1,7 +1,7 @@
 """What of a trainer's numbers a version keeps: TRL's own names, with `/` written `_`.
 
-Those that begin with `eval_` are of the held-out rows after the last step; the others are of the
-training rows, a mean over the last tenth of the steps.
+Those of SFT are in `train.evaluation`. Those that begin with `eval_` are of the held-out rows after
+the last step; the others are of the training rows, a mean over the last tenth of the steps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ _ONLINE = {
     "kl": "distance from the base a token; where beta is above 0",
 }
 METRICS: Mapping[str, Mapping[str, str]] = {
-    "sft": {"eval_mean_token_accuracy": "share of learnt tokens that come first"},
     "dpo": _PREFERENCES,
     "kto": {
         **{k: v for k, v in _PREFERENCES.items() if k != "eval_rewards_accuracies"},
@@ -41,6 +40,8 @@ METRICS: Mapping[str, Mapping[str, str]] = {
     "rloo": _ONLINE,
 }
 """What each method keeps beside its losses, with its meaning."""
+BEST = {"grpo": "eval_reward", "rloo": "eval_reward"}
+"""What tells the best weights, the more the better, where `eval_loss` says nothing of them."""
 _LAST = 0.1
 
 

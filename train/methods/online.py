@@ -7,6 +7,7 @@ Sources: `trl.GRPOTrainer`, `trl.RLOOTrainer`, whose prompts are repeated `num_g
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
@@ -58,11 +59,11 @@ def _check_batch(setup: Setup) -> None:
     TRL takes whole steps of prompts: those left over in one pass come in another, as each is
     shuffled anew.
     """
-    recipe, arguments = setup.recipe, setup.arguments
-    a_step = recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps
+    recipe, processes = setup.recipe, int(os.environ.get("WORLD_SIZE", "1"))
+    a_step = recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps * processes
     tried = recipe.num_generations
     if a_step % tried:
-        enough = math.ceil(a_step / tried) * tried
+        enough = math.ceil(recipe.per_device_train_batch_size / tried) * tried
         raise UsageError(
             f"A step learns from {a_step} answers, of which {tried} are tried of each prompt.",
             fix=f"Use --per-device-train-batch-size {enough}, or --num-generations that divides "
@@ -73,7 +74,6 @@ def _check_batch(setup: Setup) -> None:
             f"A step learns from {a_step // tried} prompts; there are {len(setup.train)}.",
             fix="Give it more prompts, or lower --per-device-train-batch-size.",
         )
-    assert arguments["per_device_train_batch_size"] == recipe.per_device_train_batch_size
 
 
 def _check_context(setup: Setup) -> None:

@@ -11,7 +11,7 @@ from adapters.errors import Rejected
 
 _LEARNT = {"prompt_ids", "chosen_ids", "rejected_ids", "completion_ids", "KL_completion_ids"}
 _LEARNT |= {"ref_chosen_logps", "ref_rejected_logps", "ref_logps", "ref_KL_logps"}
-_LEARNT |= {"label", "length"}
+_LEARNT |= {"label", "length", "row"}
 
 
 def proven(made: Dataset, given: Dataset, answers: Sequence[str]) -> Dataset:
@@ -46,3 +46,10 @@ def proven(made: Dataset, given: Dataset, answers: Sequence[str]) -> Dataset:
                 fix="The base's chat template depends on more than the chat; report this with it.",
             )
     return made.select_columns([name for name in made.column_names if name in _LEARNT])
+
+
+def sources(made: Dataset, count: int) -> Sequence[int]:
+    """Return which of the `count` rows that a method was given each of its own comes from."""
+    if isinstance(made, Dataset) and "row" in made.column_names:
+        return list(made["row"])
+    return range(count)
