@@ -112,6 +112,7 @@ def extract(asked: Extraction, registry: Registry) -> Extracted:
     found = _Found(frozenset(every(config)))
     for name, before, after in _pairs(base.path, tuned.path):
         _take(found, name, before, after, asked.r)
+        del before, after  # before the next two are read
     _check_left_out(found.left_out, asked)
     if not found.deltas:
         raise Rejected(f"{asked.tuned} changes no projection.", fix="Name a fine-tune of the base.")
