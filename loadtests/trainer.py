@@ -87,7 +87,7 @@ def beside_trl(folder: Path, shape: str, given: dict[str, Any], rounds: int) -> 
     taken: dict[str, list[Measured]] = {"ours": [], "plain": []}
     for number in range(rounds):
         for how in ("ours", "plain") if number % 2 else ("plain", "ours"):
-            settings, measured = _run(how, base, folder, {"steps": 10, **given})
+            settings, measured = _run(how, base, folder, {"steps": 10, **given, "rehearse": False})
             taken[how].append(measured)
             print(f"round {number + 1}, {how}: {_speed(measured):,.0f} tokens/s", file=sys.stderr)
     ours, plain = taken["ours"], taken["plain"]

@@ -109,9 +109,15 @@ def extract(asked: Extraction, registry: Registry) -> Extracted:
     base = bases.resolve(asked.base, revision=asked.base_revision)
     tuned = bases.resolve(asked.tuned, revision=asked.tuned_revision)
     config = _check_configs(base.path, tuned.path)
+    if base.model.chat_template_sha256 != tuned.model.chat_template_sha256:
+        print(
+            "! The tuned model has another chat template; the server renders by the base's.",
+            file=sys.stderr,
+        )
     found = _Found(frozenset(every(config)))
     for name, before, after in _pairs(base.path, tuned.path):
         _take(found, name, before, after, asked.r)
+        del before, after  # before the next two are read
     _check_left_out(found.left_out, asked)
     if not found.deltas:
         raise Rejected(f"{asked.tuned} changes no projection.", fix="Name a fine-tune of the base.")
@@ -192,8 +198,7 @@ def _check_left_out(left_out: Sequence[Loss], asked: Extraction) -> None:
     """Refuse to leave out what changed more than a little, unless that is ignored by name.
 
     Raises:
-        Rejected: as said, with what changed most.
-        Rejected: a pattern to ignore is of nothing that changed.
+        Rejected: as said, with what changed most; or a pattern is of nothing that changed.
     """
     for pattern in asked.ignore:
         if not any(fnmatchcase(each.tensor, pattern) for each in left_out):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,14 +178,19 @@ def test_sharded_and_untied_files_hold_the_same(noisy: Path, tmp_path: Path) -> 
 
 def test_one_pair_of_tensors_is_held_at_a_time(noisy: Path) -> None:
     """Each is let go before the next is read, so no more than the largest ones are alive."""
-    import gc
-    import weakref
-
     alive: list[weakref.ref[torch.Tensor]] = []
     for name, before, after in _pairs(TINY, noisy):
-        gc.collect()
         assert sum(each() is not None for each in alive) <= 2, name
         alive += [weakref.ref(before), weakref.ref(after)]
+
+
+def test_another_chat_template_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tuned(tmp_path / "model", projections)
+    taken(place, 8, tmp_path)
+    assert "chat template" not in capsys.readouterr().err
+    (place / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    taken(place, 8, tmp_path)
+    assert "the server renders by the base's" in capsys.readouterr().err
 
 
 def test_the_command_says_what_it_cost(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import typing
@@ -25,7 +26,7 @@ from adapters.registry import Registry
 from adapters.types import Version
 from tests.train import methods
 from train import plain, tuners
-from train.full import write_weights
+from train.full import place, write_weights
 from train.recipe import CONVERTED, LOW_RANK, TUNERS, Recipe, keys
 from train.run import Job, run, run_full
 from train.unservable import _NOT_SERVED
@@ -342,6 +343,27 @@ def test_it_is_saved_in_the_bases_own_type_and_measured_so(tmp_path: Path) -> No
     saved = load_file(tmp_path / "out" / "model.safetensors")
     assert {value.dtype for value in saved.values()} == {torch.bfloat16}
     torch.testing.assert_close(logits(base_model(tmp_path / "out")), logits(model), rtol=0, atol=0)
+
+
+def test_it_reaches_another_file_system_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, target = tmp_path / "adapter", tmp_path / "below" / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    rename = Path.rename
+
+    def across(self: Path, to: Path) -> Path:
+        if self == folder:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", across)
+    assert place(folder, target, {"base": {}}).path == target
+    assert {each.name for each in target.iterdir()} == {"config.json", "lineage.json"}
+    assert [each.name for each in target.parent.iterdir()] == ["model"]
+    with pytest.raises(Rejected, match="exists"):
+        place(folder, target, {})
 
 
 def test_the_command_says_where_the_model_lies(
