@@ -14,12 +14,10 @@ own number when the same command is given again; one that ended is not repeated.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +32,7 @@ from train.plan import Job, Plan, finished_by, make_plan, need, say
 from train.resume import RunFolder, held, run_key
 from train.run import load_tokenizer, prepare_rows, publish
 from train.space import Space
+from train.trials import Outcome, best_trial, ended_trials, importances, record, tried, written
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -61,49 +60,6 @@ class Sweep:
     """One of the version's metrics; None: what tells the method's best weights."""
     direction: str | None = None
     """`minimize` or `maximize`; None: what the metric's name says."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One trial that ended."""
-
-    number: int
-    state: str
-    """complete, pruned or failed."""
-    value: float | None
-    params: dict[str, Any]
-    seconds: float
-    """Of the processes that came to their end."""
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a sweep found."""
-
-    study: str
-    metric: str
-    direction: str
-    trials: Sequence[Tried]
-    best: int
-    """The number of the trial whose version this is."""
-    importances: Mapping[str, float]
-    """How much each range decides (PED-ANOVA), of 1 in all; empty with fewer than two values."""
-    version: Version
-    folder: Path
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "study": self.study,
-            "metric": self.metric,
-            "direction": self.direction,
-            "trials": [asdict(trial) for trial in self.trials],
-            "best": self.best,
-            "importances": dict(self.importances),
-            "engine_name": self.version.engine_name,
-            "path": str(self.version.path),
-            "folder": str(self.folder),
-        }
 
 
 def sweep(order: Sweep, registry: Registry) -> Outcome:
@@ -141,15 +97,18 @@ def sweep(order: Sweep, registry: Registry) -> Outcome:
         try:
             search.run()
             version = search.publish(registry)
+        except (KeyboardInterrupt, SystemExit):
+            say("Stopped. The same command goes on from there.")
+            raise
         finally:
             shutil.rmtree(folder / "rows", ignore_errors=True)
         outcome = Outcome(
             study.study_name,
             metric,
             direction,
-            _tried(study),
+            tried(study),
             study.best_trial.number,
-            _importances(study),
+            importances(study),
             version,
             folder,
         )
@@ -181,13 +140,13 @@ class _Search:
 
     def run(self) -> None:
         """Have trials until there are so many."""
-        if ended := len(_tried(self._study)):
+        if ended := len(tried(self._study)):
             say(f"{ended} of {self._order.trials} trials ended before")
         if ended < self._order.trials:
             self._rows()
         while trial := self._next():
             values = self._order.space.suggest(trial)
-            ended = len(_tried(self._study))
+            ended = len(tried(self._study))
             title = f"trial {trial.number} ({ended + 1} of {self._order.trials})"
             say(f"{title}: {written(values)}")
             if twin := self._twin(trial.number, values):
@@ -215,9 +174,8 @@ class _Search:
         return Trial(self._study, stopped._trial_id) if stopped else self._study.ask()
 
     def _twin(self, number: int, values: Mapping[str, Any]) -> FrozenTrial | None:
-        return next(
-            (t for t in _ended(self._study) if t.number != number and t.params == values), None
-        )
+        others = (trial for trial in ended_trials(self._study) if trial.number != number)
+        return next((trial for trial in others if trial.params == values), None)
 
     def _copy(self, trial: Trial, twin: FrozenTrial) -> None:
         for name, value in twin.user_attrs.items():
@@ -280,8 +238,8 @@ class _Search:
         return ended, value
 
     def _keep_the_best(self) -> None:
-        best = _best(self._study)
-        for trial in _ended(self._study):
+        best = best_trial(self._study)
+        for trial in ended_trials(self._study):
             run = trial.user_attrs.get("run")
             if run and not (best and run == best.user_attrs["run"]):
                 folder = RunFolder(run)
@@ -291,16 +249,16 @@ class _Search:
 
     def publish(self, registry: Registry) -> Version:
         """Publish what the best trial trained; once."""
-        best = _best(self._study)
+        best = best_trial(self._study)
         if best is None:
-            reasons = [trial.reason for trial in _tried(self._study)]
+            reasons = [trial.reason for trial in tried(self._study)]
             raise Rejected(
                 f"None of {len(reasons)} trials was completed. The last: {reasons[-1]}",
                 fix="Mend that, or narrow the ranges.",
             )
         plan = self._plan_of(best.params)
         told = (
-            f"Trial {best.number} of {len(_tried(self._study))} of sweep {self._study.study_name}: "
+            f"Trial {best.number} of {len(tried(self._study))} of sweep {self._study.study_name}: "
             f"{self._metric} {best.value:.4g} with {written(best.params)}."
         )
         job = replace(plan.job, notes=f"{plan.job.notes}\n{told}".strip())
@@ -316,67 +274,9 @@ class _Search:
             with folder.held():
                 if (metrics := folder.trained()) is None:
                     raise Rejected(f"Trial {best.number} could not be trained again.")
-                (folder.adapter / SWEEP_FILE).write_bytes(_record(self._study, self._metric))
+                (folder.adapter / SWEEP_FILE).write_bytes(record(self._study, self._metric))
                 lineage = self._rows().lineage
                 version = publish(plan, lineage, metrics, folder.adapter, registry)
         with folder.held():
             folder.clear()
         return version
-
-
-def _record(study: Study, metric: str) -> bytes:
-    """Return the trials as the version keeps them: nothing that another run would have other."""
-    trials = [asdict(trial) for trial in _tried(study)]
-    for trial in trials:
-        del trial["seconds"]
-    content = {
-        "study": study.study_name,
-        "metric": metric,
-        "direction": study.direction.name.lower(),
-        "best": study.best_trial.number,
-        "trials": trials,
-    }
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _ended(study: Study) -> list[FrozenTrial]:
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-
-
-def _best(study: Study) -> FrozenTrial | None:
-    with suppress(ValueError):  # none is complete
-        return study.best_trial
-    return None
-
-
-def _tried(study: Study) -> list[Tried]:
-    states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-    return [
-        Tried(
-            trial.number,
-            states[trial.state.name],
-            trial.value if trial.state.name == "COMPLETE" else None,
-            dict(trial.params),
-            trial.user_attrs.get("seconds", 0.0),
-            trial.user_attrs.get("reason", ""),
-        )
-        for trial in _ended(study)
-    ]
-
-
-def _importances(study: Study) -> dict[str, float]:
-    from optuna.importance import get_param_importances
-
-    if len({trial.value for trial in _tried(study) if trial.value is not None}) < 2:
-        return {}
-    return dict(get_param_importances(study))
-
-
-def written(values: Mapping[str, Any]) -> str:
-    """Write a trial's values for people."""
-    return ", ".join(f"{name} {short(value)}" for name, value in values.items())
-
-
-def short(value: Any) -> str:
-    """Write a value for people: 0.00031416 as 0.000314."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

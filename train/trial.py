@@ -71,6 +71,7 @@ def attempt(
         process.join()
         return Ended("failed", reason=f"its process ended with {_how(process.exitcode)}")
     except BaseException:
+        ours.close()  # it may be waiting for an answer
         process.terminate()
         raise
     finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from train.plots import save
 
 if TYPE_CHECKING:
-    from train.sweep import Outcome
+    from train.trials import Outcome
 
 
 def draw_trials(

@@ -83,7 +83,7 @@ def sweep(
 
 
 def _show_trials(outcome: Any) -> None:
-    from train.sweep import short
+    from train.trials import short
 
     params = list(outcome.trials[0].params)
     typer.echo(

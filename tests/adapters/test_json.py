@@ -174,7 +174,7 @@ def test_a_search_prints_what_the_page_says(
     house: Retention, ask: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from train.lr_find import Found, Point
-    from train.sweep import Outcome, Tried
+    from train.trials import Outcome, Tried
 
     trials = [
         Tried(0, "complete", 0.5, {"r": 8}, 1.5, ""),

@@ -165,6 +165,18 @@ def test_a_killed_trial_has_failed_and_goes_on_from_its_checkpoint(
     assert RunFolder(planned[0].key).trained() == ended.metrics
 
 
+def test_an_interrupt_has_a_checkpoint_written_first(planned: tuple[Plan, Prepared]) -> None:
+    """At a validation, where the trial waits for an answer."""
+
+    def interrupt(validation: int, value: float) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tried(planned, hopeless=interrupt)
+    assert RunFolder(planned[0].key).step() >= 1
+    assert multiprocessing.active_children() == []
+
+
 def test_a_hopeless_trial_leaves_nothing(planned: tuple[Plan, Prepared]) -> None:
     ended = tried(planned, hopeless=lambda validation, value: validation == 2)
     assert (ended.state, ended.metrics) == ("pruned", {})
