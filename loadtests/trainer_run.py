@@ -84,8 +84,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 def ours(settings: Settings, measured: Measured) -> None:
     """Train and publish into a registry of its own, as `adapters train` does."""
     from adapters.registry import Registry
+    from train.before import rehearse
     from train.recipe import Recipe
-    from train.run import Job, rehearse, run
+    from train.run import Job, run
 
     recipe = Recipe(
         tuner=settings.tuner,

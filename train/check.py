@@ -9,12 +9,12 @@ from operator import itemgetter
 from typing import Any
 
 from adapters import bases
+from train.before import counting, load_tokenizer
 from train.prepare import find, sieve
 from train.recipe import Recipe
 from train.rows.files import fetch_dataset
 from train.rows.forms import Row
 from train.rows.receipt import FLAGS, REASONS, Receipt, spans
-from train.run import counting, load_tokenizer
 from train.sift import sift
 from train.tokens import speech
 

@@ -21,6 +21,7 @@ from train.checkpoints import Checkpoints
 from train.evaluation import evaluate
 from train.forgetting import token_scores
 from train.guards import Guards
+from train.memory import give_back_freed
 from train.methods import Setup, method
 from train.methods.metrics import BEST
 from train.methods.rows import sources
@@ -68,6 +69,7 @@ def train(
             train on packed rows.
         KeyboardInterrupt, SystemExit: a signal came, and a checkpoint was written.
     """
+    give_back_freed()
     set_seed(recipe.seed)
     # 1) The base, frozen: in NF4 with double quantisation, or as it is.
     dtype = compute_dtype(base)
@@ -147,6 +149,7 @@ def _arguments(
         "seed": recipe.seed,
         "data_seed": recipe.seed,
         "full_determinism": recipe.full_determinism,
+        "ddp_find_unused_parameters": False,
         **_validation(recipe, held_out),
         "restore_callback_states_from_checkpoint": True,
         "logging_steps": 1,

@@ -22,9 +22,9 @@ from transformers import TrainerCallback
 
 from adapters.errors import Rejected, UsageError
 from adapters.home import home
+from train.before import load_tokenizer, prepare_rows, ready
 from train.plan import Job, make_plan
 from train.recipe import Recipe
-from train.run import load_tokenizer, prepare_rows, ready
 
 _SMOOTHING = 0.9
 _RISEN = 0.5

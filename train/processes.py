@@ -112,9 +112,9 @@ def _work(share: Share, told: Path) -> dict[str, float]:
         torch.cuda.set_device(rank)
     else:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+    from train.before import load_tokenizer
     from train.loop import train
     from train.panel import Panel
-    from train.run import load_tokenizer
 
     panel = Panel(share.title) if rank == 0 else None
     try:

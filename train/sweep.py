@@ -27,10 +27,11 @@ from adapters.files import SWEEP_FILE
 from adapters.home import home
 from adapters.registry import Registry
 from adapters.types import Version
+from train.before import load_tokenizer, prepare_rows
 from train.full import check_target
 from train.plan import Job, Plan, finished_by, make_plan, need, say
 from train.resume import RunFolder, held, run_key
-from train.run import load_tokenizer, prepare_rows, publish
+from train.run import publish
 from train.space import Space
 from train.trials import Outcome, best_trial, ended_trials, importances, record, tried, written
 

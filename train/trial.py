@@ -20,10 +20,11 @@ import torch
 from transformers import TrainerCallback
 
 from adapters.errors import AdaptersError, Rejected
+from train.before import load_tokenizer
 from train.plan import Plan, say
 from train.prepare import Prepared
 from train.resume import RunFolder
-from train.run import load_tokenizer, train_into
+from train.run import train_into
 
 IMPORTED = [
     "train.trial", "train.loop", "train.panel", "train.preflight", "matplotlib.figure",

@@ -116,8 +116,9 @@ def train(
     """
     # Stopped by a supervisor, it cleans up as after Ctrl-C. 143 is what a shell would say.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    from train.before import rehearse
     from train.recipe import read_recipe
-    from train.run import Job, rehearse, run, run_full
+    from train.run import Job, run, run_full
 
     job = Job(
         dataset=dataset,

@@ -11,11 +11,11 @@ import torch
 from transformers import Trainer, set_seed
 
 from adapters import bases
+from train.before import load_tokenizer
 from train.loop import _arguments
 from train.methods import Setup, method
 from train.prepare import Prepared, prepare
 from train.recipe import Recipe
-from train.run import load_tokenizer
 from train.tuners import attach, keep_in_float32, load_base
 
 TINY = bases.resolve("tiny").path

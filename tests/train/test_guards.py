@@ -63,7 +63,7 @@ def test_the_rows_that_are_named_are_the_rows_of_the_step(
     named = caught.value.message.partition("Its rows: ")[2].partition(". Nothing")[0].split(", ")
     assert len(named) == 6
     from adapters import bases
-    from train.run import load_tokenizer
+    from train.before import load_tokenizer
 
     tokenizer = load_tokenizer(bases.resolve("tiny").path)
     text = "".join(tokenizer.decode(row) for batch in seen[-2:] for row in batch)

@@ -15,10 +15,10 @@ from transformers import TrainerCallback
 
 from adapters import bases
 from adapters.errors import UsageError
+from train.before import load_tokenizer
 from train.loop import train
 from train.order import Order
 from train.recipe import Recipe
-from train.run import load_tokenizer
 
 BRIEF: dict[str, Any] = {"tuner": "lora", "r": 4, "per_device_train_batch_size": 4}
 

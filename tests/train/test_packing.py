@@ -12,10 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapters import bases
 from adapters.errors import Rejected
+from train.before import load_tokenizer
 from train.methods import Setup, method
 from train.packing import pack, prove
 from train.recipe import Recipe
-from train.run import load_tokenizer
 from train.tuners import attach, load_base
 
 LENGTHS = (30, 7, 19, 4, 25, 11, 2, 30)

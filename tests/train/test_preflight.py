@@ -18,10 +18,11 @@ from adapters.errors import Rejected
 from adapters.registry import Registry
 from tests.hub.server import Hub
 from train import preflight
+from train.before import rehearse
 from train.plan import Job
 from train.preflight import Rows, estimate, largest_batch
 from train.recipe import Recipe
-from train.run import rehearse, run
+from train.run import run
 from train.tuners import attach, load_base
 
 TINY = bases.resolve("tiny").path

@@ -17,10 +17,11 @@ from adapters.demo.task import split
 from adapters.errors import InvalidDataset, UsageError
 from adapters.files import WEIGHTS_FILE
 from adapters.registry import Registry
+from train.before import load_tokenizer
 from train.prepare import Prepared, prepare
 from train.recipe import Recipe
 from train.replay import Replay
-from train.run import Job, load_tokenizer, run
+from train.run import Job, run
 
 BRIEF: dict[str, Any] = {"tuner": "lora", "r": 4, "max_steps": 3, "learning_rate": 5e-3}
 

@@ -18,11 +18,11 @@ from adapters.demo.task import split
 from adapters.errors import Rejected, UsageError
 from adapters.registry import Registry
 from tests.train.runs import command, start
+from train.before import load_tokenizer, prepare_rows
 from train.plan import Job, Plan, make_plan
 from train.prepare import Prepared
 from train.recipe import Recipe
 from train.resume import RunFolder
-from train.run import load_tokenizer, prepare_rows
 from train.space import Space, read_space
 from train.sweep import Sweep, sweep
 from train.trial import Ended, attempt

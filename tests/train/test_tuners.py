@@ -149,8 +149,8 @@ def test_every_tuner_publishes_what_can_be_served(tuner: str, dataset: str, tmp_
 
 def eval_loss(version: Version, dataset: str) -> float:
     """Return the loss of a version on the rows that its run held out."""
+    from train.before import load_tokenizer
     from train.prepare import prepare
-    from train.run import load_tokenizer
 
     recipe = Recipe(**BRIEF, test_size=HELD_OUT)
     scratch = Path(dataset).parent / version.manifest.digest
