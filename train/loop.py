@@ -60,7 +60,8 @@ def train(
     rows that measure forgetting (see `train.forgetting`). `checkpoints`: a folder to write them to,
     and to go on from where it holds one (see `train.checkpoints`).
 
-    The same recipe, rows and seed give the same weights on one machine, stopped in between or not.
+    The same recipe, rows and seed give the same weights on one machine, stopped in between or not;
+    to the last bit under `full_determinism`.
 
     Raises:
         UsageError: the recipe does not fit the base (a target module it does not have), or asks
@@ -70,6 +71,8 @@ def train(
         KeyboardInterrupt, SystemExit: a signal came, and a checkpoint was written.
     """
     give_back_freed()
+    if recipe.full_determinism and not torch.cuda.is_available():
+        torch.set_num_threads(1)  # of two, one process in about twenty differed in the last bits
     set_seed(recipe.seed)
     # 1) The base, frozen: in NF4 with double quantisation, or as it is.
     dtype = compute_dtype(base)

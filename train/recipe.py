@@ -259,7 +259,7 @@ class Recipe:
         ),
     ] = BY_METHOD
     full_determinism: Annotated[
-        bool, Key("Slower kernels that give a GPU the same bits each time; a CPU does anyway.")
+        bool, Key("The same bits each time: slower kernels on a GPU, one thread on a CPU.")
     ] = False
     seed: Annotated[int, Key("One seed, one adapter.", 0, (1 << 32) - 1)] = 0
 

@@ -274,7 +274,10 @@ class _Search:
                 attempt(plan, self._rows(), title=f"trial {best.number}", metric=self._metric)
             with folder.held():
                 if (metrics := folder.trained()) is None:
-                    raise Rejected(f"Trial {best.number} could not be trained again.")
+                    raise Rejected(
+                        f"Trial {best.number} could not be trained again.",
+                        fix="Train it by itself: adapters train with the values shown.",
+                    )
                 (folder.adapter / SWEEP_FILE).write_bytes(record(self._study, self._metric))
                 lineage = self._rows().lineage
                 version = publish(plan, lineage, metrics, folder.adapter, registry)

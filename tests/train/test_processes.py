@@ -54,7 +54,8 @@ def test_two_processes_learn_what_one_does(dataset: str, tmp_path: Path) -> None
     assert len(alone[0]) == 5
     assert both[0] == pytest.approx(alone[0], abs=2e-3)
     for name, values in alone[1].items():
-        torch.testing.assert_close(both[1][name], values, atol=2e-4, rtol=0.02)
+        # As a whole: Adam moves a weight whose gradient is next to nothing by a whole step.
+        assert torch.dist(both[1][name], values) < 0.02 * values.norm(), name
     # Only the first of them speaks.
     text = (tmp_path / "2.txt").read_text()
     assert text.count("step 5 of 5") == 1

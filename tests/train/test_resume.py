@@ -44,7 +44,7 @@ def all_that_moves(**other: Any) -> Recipe:
         "num_train_epochs": 2.0, "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 2, "r": 4, "lora_dropout": 0.1, "learning_rate": 3e-3,
         "warmup_steps": 4.0, "weight_decay": 0.01, "test_size": 0.1, "save_steps": 2,
-        "eval_steps": 5.0, "early_stopping_patience": 3, "seed": 5,
+        "eval_steps": 5.0, "early_stopping_patience": 3, "seed": 5, "full_determinism": True,
     }  # fmt: skip
     return Recipe(**recipe | other)
 

@@ -255,7 +255,8 @@ class _Interrupt(TrainerCallback):  # type: ignore[misc]
 def test_stopped_in_between_it_ends_with_the_same_bits(
     tuner: str, dataset: str, tmp_path: Path
 ) -> None:
-    recipe = Recipe(**BRIEF, tuner=tuner, save_steps=2, loraplus_lr_ratio=4.0)
+    options = {"save_steps": 2, "loraplus_lr_ratio": 4.0, "full_determinism": True}
+    recipe = Recipe(**BRIEF, tuner=tuner, **options)
     job = Job(dataset, "tiny", "support", recipe)
     whole = run(job, Registry.open(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
