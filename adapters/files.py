@@ -20,9 +20,17 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"
+RECEIPT_FILE = "data_receipt.json"
+"""Where each row of the dataset went; see `train.rows.receipt`."""
+CURVE_FILE = "loss.png"
+"""The run's loss curve, as the model card shows it; see `train.plots`."""
+SWEEP_FILE = "sweep.json"
+"""The trials among which the version is the best; see `train.sweep`."""
+TOLD_FILES = (CARD_FILE, RECEIPT_FILE, CURVE_FILE, "loss.svg", "loss.csv", SWEEP_FILE)
+"""What tells people of a version; nothing that computes reads them."""
 _OPTIONAL = frozenset(
     {
-        CARD_FILE,
+        *TOLD_FILES,
         "tokenizer.json",
         "tokenizer.model",
         "tokenizer_config.json",

@@ -15,12 +15,12 @@ from typing import Any
 
 from adapters import bases
 from adapters.errors import InvalidAdapter
-from adapters.files import CONFIG_FILE, WEIGHTS_FILE, copy_in, sha256_file
+from adapters.files import CONFIG_FILE, TOLD_FILES, WEIGHTS_FILE, copy_in, sha256_file
 from adapters.lint import read_config
 from adapters.registry import Registry
 from adapters.types import Version, check_name
 
-_TAKEN = (CONFIG_FILE, WEIGHTS_FILE, "README.md")
+_TAKEN = (CONFIG_FILE, WEIGHTS_FILE, *TOLD_FILES)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "chat_template.jinja")
 _PICKLED = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 _LOG_LIMIT_BYTES = 64 << 20

@@ -1,1 +1,1 @@
-"""Locust scenarios against a running server, and what they measured."""
+"""Locust scenarios against a running server, benchmarks of the trainer, and what they measured."""

@@ -16,9 +16,10 @@ from pathlib import Path
 from openai import AsyncOpenAI
 from tqdm import tqdm
 
-from adapters.demo.score import Question, Score, ask_all, score, wilson
+from adapters.demo.score import Question, Score, ask_all, score
+from adapters.intervals import wilson
 from adapters.render import table
-from train.rows import read_rows
+from train.sift import read_rows
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", required=True)
     parser.add_argument("--concurrency", type=int, default=32)
     asked = parser.parse_args()
-    _, rows = read_rows(
+    rows = read_rows(
         asked.dataset, prompt_column=asked.prompt_column, completion_column=asked.completion_column
     )
     questions = [Question(row.chat[:-1], row.chat[-1]["content"]) for row in rows]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapters.errors import BaseMismatch, InvalidName, NotFound, UsageError, nearest
+from adapters.errors import BaseMismatch, InvalidName, NotFound, Rejected, UsageError, nearest
+from adapters.lint.classifier import CLASSIFIER
 from adapters.types import LATEST, PRODUCTION, Arm, BaseModel, Phase, Ref, Version
 from serve.assignment import assign
 from serve.snapshot import Adapter, Snapshot
@@ -46,6 +47,7 @@ def route(snapshot: Snapshot, base: Base, model: str, unit: str | None) -> Route
         Retired, Quarantined: the version is there and not served any more, or not for now.
         UsageError: a digest that several versions begin with.
         BaseMismatch: the version was trained on another base than the one served.
+        Rejected: it is a classifier or a reward model.
     """
     if model in base.names:
         return Route(None)
@@ -63,6 +65,7 @@ def route(snapshot: Snapshot, base: Base, model: str, unit: str | None) -> Route
         if standing := adapter.standings.get(found.version.number):
             raise standing.refusal(ref.name, found.version.number)
         check_base(found.version, base)
+        check_task(found.version)
     return found
 
 
@@ -78,6 +81,19 @@ def check_base(version: Version, base: Base) -> None:
             f"{version.ref} was trained on {trained.name} at {trained.revision[:19]}; this server "
             f"serves {base.model.name} at {base.model.revision[:19]}.",
             fix=f"Serve it with: adapters serve --base {trained.name}",
+        )
+
+
+def check_task(version: Version) -> None:
+    """Refuse a version that says nothing: its head gives numbers, and this engine has none.
+
+    Raises:
+        Rejected: it is a classifier or a reward model.
+    """
+    if version.manifest.peft.get("task_type") == CLASSIFIER:
+        raise Rejected(
+            f"{version.ref} is a reward model or another classifier; this server generates text.",
+            fix=f"`adapters lint {version.ref}` says how plain vLLM serves it.",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -15,6 +16,8 @@ from safetensors.numpy import save_file
 
 from adapters.types import BaseModel
 from tests.hub.server import WRITE_TOKEN, Hub
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored, children too
 
 LLAMA = {
     "model_type": "llama",

@@ -19,6 +19,8 @@ DOCUMENTS = [
         "CHANGELOG.md",
         "docs/architecture.md",
         "docs/json.md",
+        "docs/training.md",
+        "docs/methods.md",
         "loadtests/README.md",
         "adapters/bases/tiny/README.md",
         "Dockerfile",

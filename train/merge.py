@@ -21,6 +21,7 @@ from adapters import bases
 from adapters.card import card
 from adapters.deltas import Delta, distance, norm, read_deltas
 from adapters.errors import BaseMismatch, Rejected, UsageError
+from adapters.lint.classifier import CLASSIFIER
 from adapters.registry import Registry
 from adapters.types import Version, check_name
 from train.lowrank import cut_factors, write
@@ -75,6 +76,11 @@ def merge(asked: Merge, registry: Registry, *, base: str | None = None) -> Versi
                 f"{version.manifest.base.name}.",
                 fix="Merge versions of one base.",
             )
+    if heads := [v.ref for v in versions if v.manifest.peft.get("task_type") == CLASSIFIER]:
+        raise Rejected(
+            f"{', '.join(heads)} has a head beside its LoRA, which nothing merges.",
+            fix="Merge versions that generate text.",
+        )
     found = bases.resolve(base or origin.id)
     parents = [read_deltas(version.path) for version in versions]
     weighted = [

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.errors import NotFound, Rejected, Unavailable
-from adapters.files import sha256_file
+from adapters.files import RECEIPT_FILE, sha256_file
 from adapters.types import BaseModel
 
 TINY = "tiny"
-_PATTERNS = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt")
+_WEIGHTS = "*.safetensors"
+_PATTERNS = ("*.json", _WEIGHTS, "*.jinja", "tokenizer.model", "*.txt")
 _LEFT_OUT = ("original/*", "consolidated*", "onnx/*")
+LINEAGE_FILE = "lineage.json"
+"""Where a base that was trained here came from; see `train.full`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,11 @@ class LocalBase:
     path: Path
 
 
-def resolve(base: str, *, revision: str | None = None) -> LocalBase:
+def resolve(base: str, *, revision: str | None = None, weights: bool = True) -> LocalBase:
     """Find a base; downloads a Hub id that is not cached (not with HF_HUB_OFFLINE=1).
+
+    `weights=False` leaves a Hub id's weights there: config.json and the tokenizer are enough to
+    identify it, and to say what it takes.
 
     A local folder's revision is a digest of its files, read in full (about a second a GB).
 
@@ -46,11 +52,11 @@ def resolve(base: str, *, revision: str | None = None) -> LocalBase:
             raise Rejected(f"{base} is a folder, it has no revision.", fix="Leave out --revision.")
         path = Path(base).expanduser().absolute()
         return LocalBase(_identify(base, path, None), path)
-    path, commit = from_hub(base, revision)
-    return LocalBase(_identify(base, path, commit), path)
+    path, commit = from_hub(base, revision, weights=weights)
+    return LocalBase(_identify(base, path, commit, weights=weights), path)
 
 
-def from_hub(base: str, revision: str | None) -> tuple[Path, str]:
+def from_hub(base: str, revision: str | None, *, weights: bool = True) -> tuple[Path, str]:
     """Return the snapshot folder of a Hub id and its commit sha."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -66,7 +72,7 @@ def from_hub(base: str, revision: str | None) -> tuple[Path, str]:
         snapshot = snapshot_download(
             base,
             revision=revision,
-            allow_patterns=list(_PATTERNS),
+            allow_patterns=[p for p in _PATTERNS if weights or p != _WEIGHTS],
             ignore_patterns=list(_LEFT_OUT),
         )
     except HFValidationError as error:
@@ -92,10 +98,9 @@ def from_hub(base: str, revision: str | None) -> tuple[Path, str]:
     return Path(snapshot), Path(snapshot).name
 
 
-def _identify(base: str, path: Path, commit: str | None) -> BaseModel:
+def _identify(base: str, path: Path, commit: str | None, *, weights: bool = True) -> BaseModel:
     config = path / "config.json"
-    weights = sorted(path.glob("*.safetensors"))
-    if not config.is_file() or not weights:
+    if not config.is_file() or (weights and not any(path.glob(_WEIGHTS))):
         raise Rejected(
             f"{path} is not a base: it needs config.json and *.safetensors.",
             fix="Name a folder written by save_pretrained().",
@@ -114,6 +119,7 @@ def _identify(base: str, path: Path, commit: str | None) -> BaseModel:
 
 def _folder_digest(path: Path) -> str:
     names = sorted({file.name for pattern in _PATTERNS for file in path.glob(pattern)})
+    names = [name for name in names if name not in (LINEAGE_FILE, RECEIPT_FILE)]
     lines = "".join(f"{sha256_file(path / name)}  {name}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
 

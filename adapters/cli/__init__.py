@@ -20,6 +20,9 @@ from adapters.errors import AdaptersError, nearest
 _COMMANDS = {
     "demo": ("adapters.cli.demo:demo", "Train, serve and compare two versions, end to end."),
     "train": ("adapters.cli.train:train", "Train a LoRA adapter and publish it as a version."),
+    "sweep": ("adapters.cli.sweep:sweep", "Search a recipe's ranges, publish the best trial."),
+    "lr-find": ("adapters.cli.lr_find:lr_find", "Find a learning rate by a range test."),
+    "data": ("adapters.cli.data:app", "Find out what a dataset holds before training on it."),
     "serve": ("adapters.cli.serve:serve", "Serve the registry's adapters through vLLM."),
     "ab": ("adapters.cli.ab:app", "Split live traffic between versions."),
     "list": ("adapters.cli.registry:list_", "List adapters, or the versions of one."),
@@ -29,6 +32,7 @@ _COMMANDS = {
     "import": ("adapters.cli.importing:import_", "Publish an adapter that was made elsewhere."),
     "push": ("adapters.cli.transfer:push", "Send a version to another registry."),
     "pull": ("adapters.cli.transfer:pull", "Fetch a version from another registry."),
+    "extract": ("adapters.cli.extract:extract", "Turn a full fine-tune into an adapter."),
     "merge": ("adapters.cli.merge:merge", "Merge versions of one base into a new one."),
     "promote": ("adapters.cli.registry:promote", "Point an alias at a version."),
     "demote": ("adapters.cli.registry:demote", "Remove an alias; its history stays."),

@@ -2,98 +2,161 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
 from adapters.cli.registry import JsonOption, RegistryOption, version_json
+from adapters.errors import UsageError
 from adapters.registry import Registry
-from adapters.render import emit_json
+from adapters.render import emit_json, table
 
 
-def _option(key: str, help_: str) -> Any:
-    """Return the flag of a recipe key; left out it is None, so that a recipe file can decide."""
-    from train.recipe import Recipe
+def recipe_flags(
+    *, rows_only: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command a flag for each recipe key, or each that says how rows are read.
 
-    default = {"gradient_checkpointing": "on a GPU", "max_steps": None}.get(
-        key, getattr(Recipe(), key)
-    )
-    return typer.Option(help=help_ if default is None else f"{help_}  [default: {default}]")
+    They arrive as `flags`. One that is left out is not among them, so that a recipe file can
+    decide.
+    """
+    from train.recipe import ROW_KEYS, Recipe, keys
+
+    plain, wanted = Recipe(), {key: keys()[key] for key in (ROW_KEYS if rows_only else keys())}
+    options = {}
+    for key, (kind, meaning) in wanted.items():
+        if get_origin(kind) is tuple:
+            kind = list[get_args(kind)[0]]  # type: ignore[misc]  # the flag is repeated
+        elif "tuple" in str(kind):
+            kind = str  # commas on a command line
+        default = getattr(plain, key)
+        told = "" if default in (None, -1, ()) else f"  [default: {default}]"
+        if meaning.methods:
+            told = f"  [{_by_method(meaning.methods)}]"
+        options[key] = Annotated[kind | None, typer.Option(help=f"{meaning.help}{told}")]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**given: Any) -> None:
+            flags = {name: value for name in wanted if (value := given.pop(name)) is not None}
+            command(**given, flags=flags)
+
+        parameters = []
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+            if name != "flags":
+                parameters.append(parameter)
+                continue
+            for key, option in options.items():
+                parameters.append(parameter.replace(name=key, annotation=option, default=None))
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
 
 
+def _by_method(defaults: Mapping[str, Any]) -> str:
+    """Write which methods use a key, and each one's default: `grpo, rloo: 512`."""
+    found: dict[Any, list[str]] = {}
+    for method, default in defaults.items():
+        found.setdefault(default, []).append(method)
+    named = ((", ".join(methods), default) for default, methods in found.items())
+    return "; ".join(name if value == () else f"{name}: {value}" for name, value in named)
+
+
+@recipe_flags()
 def train(
-    dataset: Annotated[Path, typer.Argument(help="JSONL, JSON or CSV file.")],
+    *,
+    dataset: Annotated[str, typer.Argument(help="A file, a folder of files, or a Hub dataset.")],
     base: Annotated[str, typer.Option(help="tiny, a folder, or a Hub id.")],
-    name: Annotated[str, typer.Option(help="The adapter whose next version this becomes.")],
+    name: Annotated[
+        str | None, typer.Option(help="The adapter whose next version this becomes.")
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="With --tuner full, for the model: a new folder.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Recipe in YAML; flags win.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit or tag of a Hub base.")] = None,
-    method: Annotated[
-        Literal["qlora", "lora"] | None, _option("method", "NF4 base, or the base as it is.")
+    eval_dataset: Annotated[
+        str | None, typer.Option(help="Rows to validate on, instead of some held out.")
     ] = None,
-    prompt_column: Annotated[str | None, _option("prompt_column", "Column of the prompts.")] = None,
-    completion_column: Annotated[
-        str | None, _option("completion_column", "Column of the answers.")
+    dataset_revision: Annotated[
+        str | None, typer.Option(help="Commit or tag of a Hub dataset.")
     ] = None,
-    test_size: Annotated[float | None, _option("test_size", "Share of rows held out.")] = None,
-    r: Annotated[int | None, _option("r", "Rank.")] = None,
-    lora_alpha: Annotated[float | None, _option("lora_alpha", "Scale: alpha / r.")] = None,
-    lora_dropout: Annotated[
-        float | None, _option("lora_dropout", "Share of inputs dropped.")
+    replay: Annotated[
+        str | None,
+        typer.Option(help="Mix in another dataset: general.jsonl=0.1; =0 measures forgetting."),
     ] = None,
-    target_modules: Annotated[
-        str | None, _option("target_modules", "all-linear, or names: q_proj,v_proj.")
-    ] = None,
-    use_rslora: Annotated[bool | None, _option("use_rslora", "Scale by alpha / √r.")] = None,
-    max_length: Annotated[int | None, _option("max_length", "Tokens; longer rows are cut.")] = None,
-    num_train_epochs: Annotated[
-        float | None, _option("num_train_epochs", "Passes over the rows.")
-    ] = None,
-    max_steps: Annotated[int | None, _option("max_steps", "Overrides the epochs.")] = None,
-    per_device_train_batch_size: Annotated[
-        int | None, _option("per_device_train_batch_size", "Rows a step.")
-    ] = None,
-    gradient_accumulation_steps: Annotated[
-        int | None, _option("gradient_accumulation_steps", "Batches a step.")
-    ] = None,
-    learning_rate: Annotated[float | None, _option("learning_rate", "At its peak.")] = None,
-    lr_scheduler_type: Annotated[
-        str | None, _option("lr_scheduler_type", "transformers' name.")
-    ] = None,
-    warmup_steps: Annotated[float | None, _option("warmup_steps", "Below 1: share of all.")] = None,
-    weight_decay: Annotated[float | None, _option("weight_decay", "AdamW's.")] = None,
-    max_grad_norm: Annotated[float | None, _option("max_grad_norm", "Clips gradients.")] = None,
-    optim: Annotated[str | None, _option("optim", "transformers' name.")] = None,
-    gradient_checkpointing: Annotated[
-        bool | None, _option("gradient_checkpointing", "Less memory, more time.")
-    ] = None,
-    train_sampling_strategy: Annotated[
-        str | None, _option("train_sampling_strategy", "transformers' name.")
-    ] = None,
-    seed: Annotated[int | None, _option("seed", "One seed, one adapter.")] = None,
+    flags: Any,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Stop before training: the receipt, three rows.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Train even if this very run is a version already.")
+    ] = False,
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
     notes: Annotated[str, typer.Option(help="Free text, kept with the version.")] = "",
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Train a LoRA adapter and publish it as the next version.
+    """Train a LoRA adapter and publish it as the next version; or a full model, into a folder.
 
-    The flags from --method to --seed are the recipe: PEFT's, TRL's and transformers' own names.
+    The flags from --method to --seed are the recipe: PEFT's, TRL's and transformers' own names. In
+    brackets stands the default, or the methods that take it, with each one's. A run that was
+    stopped goes on when the same command is given again.
 
     Example: adapters train support.jsonl --base tiny --name support --r 32 --num-train-epochs 3
+
+    Example: adapters train support.jsonl --base tiny --tuner full --output-dir ./support-model
     """
-    flags = dict(locals())
     # Stopped by a supervisor, it cleans up as after Ctrl-C. 143 is what a shell would say.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    from train.recipe import KEYS, read_recipe
-    from train.run import Job, run
+    from train.before import rehearse
+    from train.recipe import read_recipe
+    from train.run import Job, run, run_full
 
-    recipe = read_recipe(config, {key: flags[key] for key in KEYS if flags[key] is not None})
-    job = Job(dataset, base, name, recipe, revision, tag or (), notes)
+    job = Job(
+        dataset=dataset,
+        base=base,
+        name=name,
+        recipe=read_recipe(config, flags),
+        revision=revision,
+        eval_dataset=eval_dataset,
+        dataset_revision=dataset_revision,
+        replay=replay,
+        tags=tag or (),
+        notes=notes,
+        again=again,
+        output_dir=output_dir,
+    )
+    if output_dir and registry:
+        raise UsageError("A full model goes into no registry.", fix="Leave out --registry.")
+    if dry_run:
+        return _show(rehearse(job, None if output_dir else Registry.open(registry)), json=json)
+    if output_dir:
+        model = run_full(job)
+        return emit_json(model.as_json()) if json else typer.echo(model.path)
     version = run(job, Registry.open(registry))
     if json:
         emit_json(version_json(version))
     else:
         typer.echo(f"{version.engine_name}\n{version.path}")
+
+
+def _where(version: Any) -> dict[str, str]:
+    return {"engine_name": version.engine_name, "path": str(version.path)}
+
+
+def _show(rehearsal: Any, *, json: bool) -> None:
+    from train.check import lines
+
+    if json:
+        return emit_json(rehearsal.as_json())
+    typer.echo(table(["rows", "", "where"], lines(rehearsal.receipt)))
+    for row in rehearsal.rows:
+        typer.echo(f"\n{row}")

@@ -12,8 +12,10 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, median, quantiles
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, cast
+
+from adapters.intervals import wilson
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -145,11 +147,3 @@ def score(model: str, answers: Sequence[Answer]) -> Score:
         ttft_p95_ms=percentiles[18],
         tokens_per_s=median(speeds) if speeds else math.nan,
     )
-
-
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the score interval of a proportion (Wilson 1927, JASA 22:209); `trials` ≥ 1."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    centre = (successes + z * z / 2) / (trials + z * z)
-    half = z / (trials + z * z) * math.sqrt(successes * (1 - successes / trials) + z * z / 4)
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -16,6 +16,7 @@ from typing import Any
 from adapters.errors import InvalidAdapter
 from adapters.files import WEIGHTS_FILE, version_files
 from adapters.lint.base import Base, check_known
+from adapters.lint.classifier import HEAD_KEY, check_head, is_classifier
 from adapters.lint.config import MODULE_FIELDS, check_config, read_base_config, read_config
 from adapters.lint.copies import check_copies
 from adapters.lint.experts import targets
@@ -83,7 +84,11 @@ def check_adapter(
         if not base.tied:
             config = {**config, "ensure_weight_tying": False}
         targeted, scales = targets(config, base, clock), Scales(config, clock)
-        unfit, found = check_tensors(config, tensors, targeted, scales, base)
+        pairs = tensors
+        if is_classifier(config):
+            said += check_head(tensors, base_config)
+            pairs = {name: tensor for name, tensor in tensors.items() if name != HEAD_KEY}
+        unfit, found = check_tensors(config, pairs, targeted, scales, base)
         said += found
         if values:
             said += check_values(weights, tensors, scales, base_config)
@@ -97,6 +102,7 @@ def check_adapter(
         "lora_alpha": config.get("lora_alpha"),
         "use_rslora": bool(config.get("use_rslora")),
         "target_modules": config.get("target_modules"),
+        "task_type": config.get("task_type"),
         "num_parameters": sum(math.prod(tensors[name].shape) for name in parts),
         "dtype": ", ".join(sorted({tensors[name].dtype for name in parts})),
     }

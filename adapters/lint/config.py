@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from adapters.errors import InvalidAdapter, Rejected
 from adapters.files import CONFIG_FILE
+from adapters.lint.classifier import is_classifier
 from adapters.lint.expressions import problem
 from adapters.lint.findings import RANK_CLASSES, Finding
 from adapters.lint.targets import check_targets
@@ -121,6 +122,8 @@ def check_config(config: Mapping[str, Any]) -> Iterator[Finding]:
     if config.get("bias", "none") != "none":
         yield Finding("field", "bias", "vLLM refuses trained biases", "Train with bias='none'.")
     for name, meaning in _REFUSED_FIELDS.items():
+        if name == "modules_to_save" and is_classifier(config):
+            continue
         if config.get(name):
             yield Finding("field", name, f"vLLM does not serve {meaning}", f"Train without {name}.")
     for name in sorted(config.keys() - _REFUSED_FIELDS.keys() - _PLAIN_FIELDS):

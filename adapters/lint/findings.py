@@ -35,11 +35,12 @@ _CONSEQUENCES = {
     "identity": "vLLM would serve it on weights that it was not trained on",
     "revision": "its weights may not be those that it was trained on",
     "tokenizer": "the server uses the base's, so prompts may differ from those in training",
+    "classifier": "`adapters serve` and any vLLM that generates refuse it",
     "unchecked": "vLLM drops modules that it does not know and serves the base's weights there",
 }
 
 
-WARNINGS = frozenset({"revision", "tokenizer", "unchecked"})
+WARNINGS = frozenset({"revision", "tokenizer", "unchecked", "classifier"})
 """The checks that do not keep an adapter from being served."""
 
 
@@ -68,7 +69,8 @@ class Report:
     """What lint found; empty findings mean servable as far as these checks see."""
 
     peft: Mapping[str, Any]
-    """r (the largest rank), lora_alpha, target_modules, use_rslora, num_parameters, dtype."""
+    """r (the largest rank), lora_alpha, target_modules, use_rslora, task_type, num_parameters,
+    dtype."""
     modules: tuple[str, ...]
     findings: tuple[Finding, ...]
     warnings: tuple[Finding, ...] = ()

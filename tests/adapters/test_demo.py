@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.demo.score import Answer, score, wilson
+from adapters.demo.score import Answer, score
 from adapters.demo.server import served
 from adapters.demo.task import examples, split
 from adapters.errors import Unavailable
+from adapters.intervals import wilson
 
 
 def test_training_and_test_set_share_no_message_and_are_the_same_everywhere() -> None:

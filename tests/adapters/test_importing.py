@@ -52,6 +52,17 @@ def copy(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "copy"))
 
 
+def test_a_versions_own_folder_keeps_its_card_curve_and_receipt(
+    registry: Registry, copy: Path
+) -> None:
+    for name in ("README.md", "loss.png", "loss.svg", "loss.csv", "data_receipt.json"):
+        (copy / name).write_text(name)
+    done = import_adapter(registry, str(copy), "support", base="tiny")
+    assert {"README.md", "loss.png", "loss.svg", "loss.csv", "data_receipt.json"} <= set(
+        done.version.manifest.files
+    )
+
+
 def test_a_checkpoint_becomes_a_version_without_what_lies_beside_it(
     registry: Registry, trained: Path
 ) -> None:

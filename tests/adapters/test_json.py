@@ -116,6 +116,7 @@ LINES = {
     "gc": ["gc --keep-last 0", "gc --keep-last 0 --yes"],
     "push": ["push support@v1 {place}/other", "push support@v1 {place}/other --dry-run"],
     "pull": ["push support@v1 {place}/other", "pull {place}/other/support@v1"],
+    "data check": ["data check {place}/rows.jsonl"],
 }
 """What is run for each command; the last line's document counts, and each before it."""
 
@@ -124,6 +125,7 @@ LINES = {
 def test_a_command_prints_what_the_page_says(
     command: str, house: Retention, ask: Callable[..., Any], tmp_path: Path
 ) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Hi", "completion": "Hello"}\n')
     for line in LINES[command]:
         said = ask(line.format(place=tmp_path))
         verb = next(name for name in sorted(SHAPES, reverse=True) if line.startswith(name))
@@ -168,6 +170,28 @@ def test_what_takes_long_prints_what_the_page_says_of_what_it_made(
     assert misfits(ask(line), SHAPES[line.split()[0]]) == []
 
 
+def test_a_search_prints_what_the_page_says(
+    house: Retention, ask: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from train.lr_find import Found, Point
+    from train.trials import Outcome, Tried
+
+    trials = [
+        Tried(0, "complete", 0.5, {"r": 8}, 1.5, ""),
+        Tried(1, "pruned", None, {"r": 4}, 0.5, "worse than the median"),
+    ]
+    version = house.resolve("support@v1")
+    swept = Outcome("a", "eval_loss", "minimize", trials, 0, {"r": 1.0}, version, tmp_path)
+    rates = Found([Point(1e-5, 2.0, 2.0)], None, None, tmp_path)
+    monkeypatch.setattr("train.sweep.sweep", lambda *_: swept)
+    monkeypatch.setattr("train.lr_find.lr_find", lambda *_, **__: rates)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("r: {choices: [4, 8]}\n")
+    line = f"sweep {recipe} rows.jsonl --base tiny --name support"
+    assert misfits(ask(line), SHAPES["sweep"]) == []
+    assert misfits(ask("lr-find rows.jsonl --base tiny"), SHAPES["lr-find"]) == []
+
+
 def test_a_conversion_is_what_the_page_says(adapter_folder: Path) -> None:
     from adapters.lint import check_folder
     from train.convert import Conversion
@@ -176,10 +200,30 @@ def test_a_conversion_is_what_the_page_says(adapter_folder: Path) -> None:
     assert misfits({"path": "plain", **done.as_json()}, SHAPES["lint --fix"]) == []
 
 
+def test_an_extraction_is_what_the_page_says(
+    house: Retention, ask: Callable[..., Any], make_adapter: MakeAdapter, monkeypatch: Any
+) -> None:
+    from train.extract import Extracted, Loss
+
+    made = house.publish("both", make_adapter(), base=BASE, metrics={"extraction_error": 0.1})
+    done = Extracted(made, (Loss("a.q_proj", 0.1, 0.2),), (Loss("a.norm", 0.0, 1.0),))
+    monkeypatch.setattr("train.extract.extract", lambda *_: done)
+    assert misfits(ask("extract --base b --tuned t --name both"), SHAPES["extract"]) == []
+
+
+def test_a_full_model_is_what_the_page_says(ask: Callable[..., Any], monkeypatch: Any) -> None:
+    from train.full import FullModel
+
+    parts = {name: {} for name in ("base", "recipe", "dataset", "metrics", "code")}
+    monkeypatch.setattr("train.run.run_full", lambda _: FullModel(Path("model"), parts))
+    said = ask("train rows.jsonl --base tiny --tuner full --output-dir model")
+    assert misfits(said, SHAPES["train --tuner full"]) == []
+
+
 def test_the_page_leaves_no_command_out() -> None:
     having = {" ".join(path) for path in COMMANDS if "--json" in options(path)}
-    assert set(SHAPES) - {"lint --fix"} == having
-    run = {*LINES, "train", "merge", "import"}
+    assert set(SHAPES) - {"lint --fix", "train --dry-run", "train --tuner full"} == having
+    run = {*LINES, "train", "merge", "import", "extract", "sweep", "lr-find"}
     assert run == having, "and each is run"
 
 

@@ -157,7 +157,7 @@ def test_a_writer_that_takes_no_lock_is_seen_by_the_claim(
             (home / f"v{1 + len(asked)}" / "manifest.json").write_text("theirs")
         return "0" * 64
 
-    monkeypatch.setattr("adapters.registry.digest", be_overtaken)
+    monkeypatch.setattr("adapters.verbs.publishing.digest", be_overtaken)
     version = registry.publish("support", adapter_folder, base=BASE)
     assert (version.number, version.manifest.version) == (4, 4)
     assert (home / "v2" / "manifest.json").read_text() == "theirs"

@@ -192,7 +192,7 @@ def test_a_digest_that_several_versions_begin_with(
     registry: Registry, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digests = iter(["abcd" + "0" * 60, "abcd" + "1" * 60, "abcd" + "1" * 60])
-    monkeypatch.setattr("adapters.registry.digest", lambda files: next(digests))
+    monkeypatch.setattr("adapters.verbs.publishing.digest", lambda files: next(digests))
     for seed in (1, 2, 2):
         registry.publish("support", make_adapter(seed=seed), base=BASE)
     with pytest.raises(UsageError, match="means several versions"):

@@ -15,7 +15,7 @@ from huggingface_hub import HfApi
 
 from adapters.cli import main
 from adapters.errors import InvalidAdapter, NotFound, RegistryUnavailable, UsageError
-from adapters.files import digest, sha256_file
+from adapters.files import TOLD_FILES, digest, sha256_file
 from adapters.registry import Registry
 from adapters.transfer import open_source, open_target, transfer
 from adapters.types import BaseModel, File, Version
@@ -31,11 +31,13 @@ NAME = "support"
 
 @pytest.fixture
 def here(tmp_path: Path, make_adapter: MakeAdapter) -> Registry:
-    """A folder with v1 to v3."""
+    """A folder with v1 to v3; v2 holds all that a run leaves."""
     registry = Registry.open(tmp_path / "here")
     for seed in range(3):
-        metrics = {"eval_loss": 0.1 * seed}
-        registry.publish(NAME, make_adapter(seed=seed), base=BASE, metrics=metrics, tags=["a"])
+        metrics, folder = {"eval_loss": 0.1 * seed}, make_adapter(seed=seed)
+        for name in TOLD_FILES if seed == 1 else ():
+            (folder / name).write_text(name)
+        registry.publish(NAME, folder, base=BASE, metrics=metrics, tags=["a"])
     return registry
 
 
@@ -243,7 +245,7 @@ def test_push_and_pull(hub: Hub, run: Callable[..., tuple[str, str]], tmp_path: 
     ]  # fmt: skip
     assert (told["state"], told["location"], told["renumbered"]) == ("sent", HF, False)
     assert HfApi().repo_info(f"{ORG}/{NAME}").private is True
-    assert "already there, 2 files" in run("push", f"{NAME}@v2", HF)[0]
+    assert f"already there, {told['files']} files" in run("push", f"{NAME}@v2", HF)[0]
     out, err = run("pull", f"{HF}/{NAME}@v2")
     assert err == f"Fetching {NAME}@v2 from {HF} …\n"
     assert "already there" in out

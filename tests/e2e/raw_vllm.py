@@ -24,7 +24,7 @@ def main() -> None:
         enforce_eager=True,
         enable_lora=True,
         max_loras=8,
-        max_lora_rank=64,
+        max_lora_rank=request.get("max_lora_rank", 64),
         max_model_len=256,
         kv_cache_memory_bytes=256 << 20,
         disable_log_stats=True,

@@ -1,4 +1,4 @@
-"""The Hub double's HTTP: the calls of `huggingface_hub` that a registry makes.
+"""The Hub double's HTTP: the calls of `huggingface_hub` that a registry and a dataset take.
 
     with Hub() as hub:
         HfApi(endpoint=hub.endpoint, token=WRITE_TOKEN).create_repo("acme/support")
@@ -143,6 +143,7 @@ class _Call(Call):
             "id": repo.id,
             "private": repo.private,
             "sha": repo.at(revision).sha,
+            "siblings": [{"rfilename": path} for path in repo.at(revision).files],
         }
 
     def refs(self, repo_id: str) -> object:
@@ -305,7 +306,7 @@ def _ref(kind: str, name: str, sha: str) -> dict[str, str]:
 
 
 _ID = "([^/]+/[^/]+)"
-_P = f"/api/models/{_ID}"
+_P = f"/api/(?:models|datasets)/{_ID}"
 _ROUTES: list[tuple[str, str, Callable[..., object]]] = [
     ("/api/whoami-v2", "GET", _Call.whoami),
     ("/api/validate-yaml", "POST", _Call.validate_yaml),
@@ -330,6 +331,6 @@ _ROUTES: list[tuple[str, str, Callable[..., object]]] = [
     (f"/_large/{_ID}/([0-9a-f]+)", "POST", _Call.lfs_complete),
     (f"/_verify/{_ID}", "POST", _Call.lfs_verify),
     (f"/_cdn/{_ID}/([0-9a-f]+)", "GET", _Call.cdn),
-    (f"/{_ID}/resolve/([^/]+)/(.+)", "GET", _Call.resolve),
-    (f"/{_ID}/resolve/([^/]+)/(.+)", "HEAD", _Call.resolve),
+    (f"(?:/datasets)?/{_ID}/resolve/([^/]+)/(.+)", "GET", _Call.resolve),
+    (f"(?:/datasets)?/{_ID}/resolve/([^/]+)/(.+)", "HEAD", _Call.resolve),
 ]

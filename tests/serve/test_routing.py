@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.errors import AdaptersError, BaseMismatch, NotFound
+from adapters.errors import AdaptersError, BaseMismatch, NotFound, Rejected
+from adapters.lint.classifier import HEAD_KEY
 from adapters.registry import Registry
 from adapters.types import Arm, Version
 from serve.routing import Route, route
 from serve.snapshot import EMPTY, take
+from tests.conftest import LLAMA
 from tests.serve.conftest import FOREIGN, SERVED, Publish
 
 
@@ -130,3 +133,12 @@ def test_no_text_gets_anything_but_an_answer_or_a_typed_error(model: str) -> Non
     with pytest.raises(AdaptersError) as raised:
         route(EMPTY, SERVED, model, "u")
     assert 400 <= raised.value.http_status < 500
+
+
+def test_a_reward_model_is_refused_as_it_says_nothing(registry: Registry, publish: Publish) -> None:
+    head = numpy.ones((1, LLAMA["hidden_size"]), dtype="float32")
+    config = {"task_type": "SEQ_CLS", "modules_to_save": ["classifier", "score"]}
+    publish("judge", config=config, tensors={HEAD_KEY: head})
+    with pytest.raises(Rejected, match=r"judge@v1 is a reward model .* generates text") as refused:
+        lead(registry, "judge")
+    assert "adapters lint judge@v1" in refused.value.fix

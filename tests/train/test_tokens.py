@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from adapters import bases
-from adapters.errors import InvalidDataset
-from train.rows import Chat, Row
-from train.tokens import IGNORED, encode, tokenise
+from adapters.errors import Rejected
+from train.rows.forms import Chat, Row
+from train.tokens import IGNORED, check_masks, check_vocabulary, encode
 
 TINY = AutoTokenizer.from_pretrained(bases.resolve("tiny").path)
 TEXT = st.text(min_size=1, max_size=60)
@@ -25,8 +25,21 @@ def pair(prompt: str, completion: str) -> Chat:
     ]
 
 
-def rows(*chats: Chat) -> list[Row]:
-    return [Row(line, chat) for line, chat in enumerate(chats, 1)]
+UNMARKED = TINY.chat_template.replace("{%- generation %}", "").replace("{%- endgeneration %}", "")
+
+
+def with_template(template: str | None) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(bases.resolve("tiny").path)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def row(*turns: dict[str, Any]) -> Row:
+    return Row("d.jsonl", 7, list(turns[:-1]), list(turns[-1:]))
+
+
+def encoded(chat: Chat, tokenizer: Any = TINY) -> dict[str, list[int]]:
+    return encode(row(*chat), tokenizer, purpose="sft", max_length=1 << 20).example
 
 
 def spoken(example: dict[str, list[int]], tokenizer: Any = TINY) -> str:
@@ -35,14 +48,14 @@ def spoken(example: dict[str, list[int]], tokenizer: Any = TINY) -> str:
 
 @given(prompt=TEXT, completion=TEXT)
 def test_labels_are_the_completion_and_its_end_token(prompt: str, completion: str) -> None:
-    example = encode(pair(prompt, completion), TINY)
+    example = encoded(pair(prompt, completion), TINY)
     assert spoken(example) == completion + TINY.eos_token
     assert len(example["labels"]) == len(example["input_ids"])
 
 
 @given(prompt=TEXT, completion=TEXT)
 def test_training_sees_the_prompt_that_the_server_will_send(prompt: str, completion: str) -> None:
-    example = encode(pair(prompt, completion), TINY)
+    example = encoded(pair(prompt, completion), TINY)
     served = TINY.apply_chat_template(
         pair(prompt, completion)[:1], add_generation_prompt=True, return_dict=False
     )
@@ -52,59 +65,74 @@ def test_training_sees_the_prompt_that_the_server_will_send(prompt: str, complet
 
 def test_every_assistant_turn_counts_under_generation_markers() -> None:
     chat = [*pair("a", "first"), *pair("b", "second")]
-    assert spoken(encode(chat, TINY)) == f"first{TINY.eos_token}second{TINY.eos_token}"
+    assert spoken(encoded(chat, TINY)) == f"first{TINY.eos_token}second{TINY.eos_token}"
 
 
-def test_a_template_without_markers_trains_the_last_turn() -> None:
-    plain = AutoTokenizer.from_pretrained(bases.resolve("tiny").path)
-    plain.chat_template = TINY.chat_template.replace("{%- generation %}", "").replace(
-        "{%- endgeneration %}", ""
-    )
-    example = encode([*pair("a", "first"), *pair("b", "second")], plain)
-    assert spoken(example, plain).strip() == f"second{TINY.eos_token}"
+@settings(deadline=None)
+@given(turns=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3))
+def test_a_template_without_markers_gives_the_same_labels(turns: list[tuple[str, str]]) -> None:
+    chat = [turn for exchange in turns for turn in pair(*exchange)]
+    assert encoded(chat, with_template(UNMARKED)) == encoded(chat)
+
+
+def test_a_template_that_drops_what_was_thought_trains_the_last_turn() -> None:
+    forgetful = UNMARKED.replace("{{- content +", "{{- (content if loop.last else '…') +", 1)
+    assert "loop.last" in forgetful
+    chat = [*pair("a", "first"), *pair("b", "second")]
+    assert spoken(encoded(chat, with_template(forgetful))) == f"second{TINY.eos_token}"
+
+
+def test_a_template_that_cannot_tell_is_refused_with_the_fix() -> None:
+    shy = "{% for m in messages %}{{ m.content }}{% endfor %}{{ '>' if add_generation_prompt }}"
+    with pytest.raises(Rejected, match="nobody can say") as refused:
+        encoded(pair("a", "b"), with_template(shy))
+    assert "{% generation %}" in refused.value.fix
 
 
 def test_a_base_without_a_template_takes_prompt_and_completion_only() -> None:
-    bare = AutoTokenizer.from_pretrained(bases.resolve("tiny").path)
-    bare.chat_template = None
-    assert spoken(encode(pair("a", "b"), bare), bare) == f"b{TINY.eos_token}"
-    with pytest.raises(InvalidDataset, match="no chat template"):
-        encode([{"role": "system", "content": "s"}, *pair("a", "b")], bare)
+    bare = with_template(None)
+    assert spoken(encoded(pair("a", "b"), bare), bare) == f"b{TINY.eos_token}"
+    with pytest.raises(ValueError, match="no chat template"):
+        encoded([{"role": "system", "content": "s"}, *pair("a", "b")], bare)
 
 
-@given(chats=st.lists(st.tuples(TEXT, st.text(max_size=60)), min_size=1, max_size=20))
-@settings(max_examples=50, deadline=None)
-def test_rows_in_are_rows_accounted_for(chats: list[tuple[str, str]]) -> None:
-    try:
-        train, held_out, receipt = tokenise(
-            rows(*(pair(*chat) for chat in chats)), TINY, max_length=40, test_size=0.3
-        )
-    except InvalidDataset:
-        return  # nothing left to train on: said so
-    assert receipt.rows == len(chats)
-    assert receipt.rows == (
-        receipt.train_rows + receipt.eval_rows + receipt.empty_rows + receipt.masked_rows
+TOOLS = ({"type": "function", "function": {"name": "weather", "parameters": {}}},)
+
+
+def test_a_preference_stays_a_chat_and_has_the_longer_answers_length() -> None:
+    worse = [{"role": "assistant", "content": "a much longer answer than that"}]
+    made = Row("d.jsonl", 1, pair("hi", "")[:1], pair("", "yes")[1:], rejected=worse, tools=TOOLS)
+    found = encode(made, TINY, purpose="preference", max_length=99)
+    assert found.example["chosen"] == made.answer
+    assert found.example["rejected"] == worse
+    assert "weather" in found.example["tools"]
+    longer = encoded([*made.prompt, *worse])["input_ids"]
+    assert found.length == len(longer)
+    assert encoded([*made.prompt, *worse])["labels"][found.speech] != IGNORED
+
+
+def test_a_planted_mask_bug_is_caught() -> None:
+    rows = [row(*pair("where is my card", "in the post")), row(*pair("hello there", "hi"))]
+    check_masks(rows, TINY)
+    start, end = "{%- generation %}", "{%- endgeneration %}"
+    everything = start + UNMARKED + end
+    nothing = UNMARKED + "{% if false %}" + start + end + "{% endif %}"
+    before_end = TINY.chat_template.replace(
+        "content + '<|im_end|>' }}" + end, "content }}" + end + "{{- '<|im_end|>' }}"
     )
-    assert (len(train), len(held_out)) == (receipt.train_rows, receipt.eval_rows)
-    assert all(len(example["input_ids"]) <= 40 for example in [*train, *held_out])
-    assert all(spoken(example) for example in [*train, *held_out])
+    for template, said in (
+        (everything, "which the assistant did not say"),
+        (nothing, "not on 'in the post'"),
+        (before_end, "it would never stop"),
+    ):
+        with pytest.raises(Rejected, match=said) as refused:
+            check_masks(rows, with_template(template))
+        assert "generation" in refused.value.fix
 
 
-def test_adding_rows_moves_none_between_the_sides() -> None:
-    chats = [pair(f"question {number}", "yes") for number in range(200)]
-    few_train, few_held, _ = tokenise(rows(*chats[:100]), TINY, max_length=99, test_size=0.2)
-    all_train, all_held, _ = tokenise(rows(*chats), TINY, max_length=99, test_size=0.2)
-    assert all_train[: len(few_train)] == few_train
-    assert all_held[: len(few_held)] == few_held
-    assert 20 <= len(all_held) <= 60
-
-
-def test_a_row_longer_than_max_length_before_the_answer_is_left_out_and_counted() -> None:
-    chats = [pair("word " * 50, "no"), pair("a", "b")]
-    train, _, receipt = tokenise(rows(*chats), TINY, max_length=20, test_size=0)
-    assert (len(train), receipt.masked_rows, receipt.cut_rows) == (1, 1, 0)
-
-
-def test_nothing_left_to_train_on_says_why() -> None:
-    with pytest.raises(InvalidDataset, match="1 empty"):
-        tokenise(rows(pair("a", " ")), TINY, max_length=20, test_size=0)
+def test_a_tokenizer_with_more_tokens_than_the_base_embeds_is_refused() -> None:
+    larger = with_template(TINY.chat_template)
+    check_vocabulary(larger, 2048)
+    larger.add_tokens(["<more>"])
+    with pytest.raises(Rejected, match="2049 tokens, the base embeds 2048"):
+        check_vocabulary(larger, 2048)

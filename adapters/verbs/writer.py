@@ -1,0 +1,65 @@
+"""What every verb that changes something needs: who and when, and what may be pointed at."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+from adapters.errors import Rejected
+from adapters.journals import LOG, entry_line
+from adapters.reading import Reader
+from adapters.types import LogEntry
+
+
+class Writer(Reader):
+    """A registry that verbs can write to."""
+
+    def _check_may_stand(self, name: str, number: int) -> None:
+        """Refuse a version that no alias may come to point at. Under the lock."""
+        version = self._backend.open(name, number)  # deleted meanwhile? Then it says so
+        if standing := self.standings(name).get(number):
+            undo = "retire --undo" if standing.state == "retired" else "verify"
+            refusal = standing.refusal(name, number)
+            raise Rejected(refusal.message, fix=f"First: adapters {undo} {version.ref}")
+        if version.manifest.lint.get("passed") is False:
+            raise Rejected(
+                f"{version.ref} did not pass lint, so vLLM would refuse it or serve it wrongly.",
+                fix=f"See what was found: adapters show {version.ref} --json",
+            )
+
+    def _note(
+        self,
+        name: str,
+        action: str,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        **detail: Any,
+    ) -> None:
+        entry = self._entry(action, version=version, alias=alias, **detail)
+        self._backend.append(name, LOG, entry_line(entry))
+
+    def _entry(
+        self,
+        action: str,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        **detail: Any,
+    ) -> LogEntry:
+        return LogEntry(action, now(), actor(), version, alias, detail)
+
+
+def now() -> str:
+    """Return the time as journals and manifests have it: UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def actor() -> str:
+    """Who does it: $ADAPTERS_ACTOR, else the login name."""
+    try:
+        return os.environ.get("ADAPTERS_ACTOR") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a passwd entry
+        return f"uid {os.getuid()}"
