@@ -6,8 +6,9 @@ Takes no lock and writes nothing. The verbs that change something are in `adapte
 from __future__ import annotations
 
 import os
+from collections.abc import Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -42,6 +43,20 @@ class Damaged:
     @property
     def ref(self) -> str:
         return f"{self.name}@v{self.number}" if self.number else self.name
+
+
+@dataclass(slots=True)
+class Survey:
+    """An adapter at one moment, as far as it can be read."""
+
+    name: str
+    aliases: dict[str, int] = field(default_factory=dict)
+    standings: dict[int, Standing] = field(default_factory=dict)
+    labels: dict[int, Labels] = field(default_factory=dict)
+    """Of the versions whose labels were changed."""
+    versions: list[Version] = field(default_factory=list)
+    """Ascending."""
+    damaged: list[Damaged] = field(default_factory=list)
 
 
 class Reader:
@@ -82,31 +97,33 @@ class Reader:
                 found.append(self._backend.open(name, number))
         return found
 
-    def survey(self, name: str, *, whole: bool = True) -> tuple[list[Version], list[Damaged]]:
-        """Return an adapter's versions, ascending, and apart from them what cannot be read.
+    def survey(self, name: str, *, whole: bool = True, labels: bool = False) -> Survey:
+        """Look at an adapter, each of its journals once; what cannot be read is told apart.
 
-        Not `whole`: only the version that the bare name means, whatever its standing.
+        Not `whole`: only the version that the bare name means, whatever its standing. `labels`:
+        read those that were changed, too.
 
         Raises:
             InvalidName, NotFound: no such adapter; the message names the nearest ones.
         """
         numbers = self._numbers(name)
-        found: list[Version] = []
-        damaged: list[Damaged] = []
         try:
-            self.aliases(name)
-            self.standings(name)
-            numbers = numbers if whole else [self.number(Ref(name))]
+            found = Survey(name, self.aliases(name), self.standings(name))
+            if labels:
+                found.labels = self._changed_labels(name)
         except RegistryUnavailable as error:
-            return [], [Damaged(name, None, error)]
+            return Survey(name, damaged=[Damaged(name, None, error)])
+        if not whole:
+            latest = _latest(numbers, found.standings)
+            numbers = [found.aliases.get(PRODUCTION) or latest]
         for number in numbers:
             try:
-                found.append(self._backend.open(name, number))
+                found.versions.append(self._backend.open(name, number))
             except NotFound:
                 continue  # deleted since its number was read
             except RegistryUnavailable as error:
-                damaged.append(Damaged(name, number, error))
-        return found, damaged
+                found.damaged.append(Damaged(name, number, error))
+        return found
 
     def aliases(self, name: str) -> dict[str, int]:
         """Return where each alias of an adapter points, by alias; `latest` is not among them."""
@@ -124,7 +141,7 @@ class Reader:
 
     def labels(self, version: Version) -> Labels:
         """Return the tags and notes of a version as they are now."""
-        return labels_of(version, changed(self._rulings(version.name, LABELS)))
+        return labels_of(version, self._changed_labels(version.name))
 
     def protected(self, name: str) -> list[str]:
         """Return the aliases of an adapter that move only where it is confirmed, sorted."""
@@ -239,8 +256,10 @@ class Reader:
 
     def _latest(self, name: str, numbers: list[int]) -> int:
         """Return the last number in good standing, or the last where none is."""
-        against = self.standings(name)
-        return next((n for n in reversed(numbers) if n not in against), numbers[-1])
+        return _latest(numbers, self.standings(name))
+
+    def _changed_labels(self, name: str) -> dict[int, Labels]:
+        return changed(self._rulings(name, LABELS))
 
     def _rulings(self, name: str, journal: str) -> list[LogEntry]:
         return [read_entry(line) for line in self._backend.read(check_name(name), journal)]
@@ -266,3 +285,7 @@ class Reader:
         if len(set(found.values())) > 1:
             raise UsageError(f"{ref} means several versions.", fix="Write more of the digest.")
         return max(found)
+
+
+def _latest(numbers: Sequence[int], against: Container[int]) -> int:
+    return next((n for n in reversed(numbers) if n not in against), numbers[-1])

@@ -81,7 +81,7 @@ def transfer(source: Registry, ref: str, target: Registry, *, dry_run: bool = Fa
 
 def _versions(registry: Registry, name: str) -> list[Version]:
     try:
-        return registry.survey(name)[0]
+        return registry.survey(name).versions
     except NotFound:
         return []
 

@@ -76,9 +76,9 @@ def take(registry: Registry, before: Snapshot = EMPTY) -> Snapshot:
 
 
 def _read(registry: Registry, name: str, before: Adapter | None, troubles: list[str]) -> Adapter:
-    found, damaged = registry.survey(name)
-    versions = {version.number: version for version in found}
-    for each in damaged:
+    found = registry.survey(name)
+    versions = {version.number: version for version in found.versions}
+    for each in found.damaged:
         if each.number is None:
             raise each.error
         troubles.append(str(each.error))
@@ -88,7 +88,7 @@ def _read(registry: Registry, name: str, before: Adapter | None, troubles: list[
         raise NotFound(f"No version of {name} can be read.", fix="See: adapters verify --all")
     return Adapter(
         versions=MappingProxyType(dict(sorted(versions.items()))),
-        aliases=MappingProxyType(registry.aliases(name)),
+        aliases=MappingProxyType(found.aliases),
         phase=registry.experiment(name),
-        standings=MappingProxyType(registry.standings(name)),
+        standings=MappingProxyType(found.standings),
     )

@@ -8,8 +8,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from adapters.errors import RegistryUnavailable, UsageError
-from adapters.labels import Labels
-from adapters.reading import Damaged
+from adapters.labels import Labels, labels_of
+from adapters.reading import Damaged, Survey
 from adapters.registry import Registry
 from adapters.render import emit_json, table
 from adapters.selection import Condition, order, select
@@ -56,22 +56,23 @@ def list_(
     opened = Registry.open(registry)
     conditions = [Condition.parse(text) for text in metric or ()]
     whole = bool(name or all_ or base or tag or conditions)
-    surveys = [opened.survey(n, whole=whole) for n in ([name] if name else opened.names())]
-    every = [version for versions, _ in surveys for version in versions]
-    damaged = [each for _, unreadable in surveys for each in unreadable]
+    names = [name] if name else opened.names()
+    surveys = {n: opened.survey(n, whole=whole, labels=True) for n in names}
+    every = [version for survey in surveys.values() for version in survey.versions]
+    damaged = [each for survey in surveys.values() for each in survey.damaged]
     found = order(
         select(
             every,
             base=base,
             tags=tag or (),
-            tags_of=lambda version: opened.labels(version).tags,
+            tags_of=lambda version: labels_of(version, surveys[version.name].labels).tags,
             conditions=conditions,
         ),
         sort,
     )
     columns = ["eval_loss", *(condition.metric for condition in conditions)]
-    rows = [_row(opened, version, columns) for version in found]
-    rows += [_row(opened, each, columns) for each in damaged]
+    listed: list[Version | Damaged] = [*found, *damaged]
+    rows = [_row(surveys[each.name], each, columns) for each in listed]
     if json:
         emit_json(rows)
     elif rows:
@@ -217,19 +218,16 @@ def version_json(version: Version, standing: Standing | None = None) -> dict[str
     }
 
 
-def _row(registry: Registry, found: Version | Damaged, metrics: list[str]) -> dict[str, Any]:
-    aliases, standing = [], None
-    if found.number:
-        aliases = [a for a, n in registry.aliases(found.name).items() if n == found.number]
-        standing = registry.standings(found.name).get(found.number)
+def _row(survey: Survey, found: Version | Damaged, metrics: list[str]) -> dict[str, Any]:
+    standing = survey.standings.get(found.number) if found.number else None
     manifest = found.manifest if isinstance(found, Version) else None
     measured = manifest.metrics if manifest else {}
     return {
         "version": found.ref,
-        "aliases": aliases,
+        "aliases": [alias for alias, n in survey.aliases.items() if n == found.number],
         "standing": standing.state if standing else None,
         "damaged": manifest is None,
-        "tags": list(registry.labels(found).tags) if isinstance(found, Version) else [],
+        "tags": list(labels_of(found, survey.labels).tags) if isinstance(found, Version) else [],
         "base": manifest and manifest.base.id,
         "r": manifest and manifest.peft.get("r"),
         **{name: _rounded(measured.get(name)) for name in dict.fromkeys(metrics)},
