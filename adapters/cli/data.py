@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters.cli.registry import JsonOption
-from adapters.cli.train import recipe_flags
+from adapters.cli.train import DatasetArgument, DatasetRevisionOption, recipe_flags
 from adapters.render import emit_json, table
 
 app = typer.Typer(
@@ -27,13 +27,11 @@ def _data() -> None:
 @recipe_flags(rows_only=True)
 def check(
     *,
-    dataset: Annotated[str, typer.Argument(help="A file, a folder of files, or a Hub dataset.")],
+    dataset: DatasetArgument,
     base: Annotated[
         str | None, typer.Option(help="Count tokens as this base does: tiny, a folder, a Hub id.")
     ] = None,
-    dataset_revision: Annotated[
-        str | None, typer.Option(help="Commit or tag of a Hub dataset.")
-    ] = None,
+    dataset_revision: DatasetRevisionOption = None,
     show_masks: Annotated[
         int, typer.Option(min=0, help="Show so many rows' tokens, the learnt ones in colour.")
     ] = 0,

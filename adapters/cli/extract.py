@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adapters.cli.registry import JsonOption, RegistryOption
+from adapters.cli.train import BaseRevisionOption
 from adapters.registry import Registry
 from adapters.render import emit_json, table
 
@@ -28,7 +29,7 @@ def extract(
             "tensors, '*norm.weight'. May be repeated.  [default: up to 1%]"
         ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit or tag of a Hub base.")] = None,
+    revision: BaseRevisionOption = None,
     tuned_revision: Annotated[
         str | None, typer.Option(help="Commit or tag of a tuned model on the Hub.")
     ] = None,

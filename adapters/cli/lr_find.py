@@ -8,7 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from adapters.cli.registry import JsonOption
-from adapters.cli.train import recipe_flags
+from adapters.cli.train import (
+    BaseRevisionOption,
+    DatasetArgument,
+    DatasetRevisionOption,
+    recipe_flags,
+)
 from adapters.render import emit_json, table
 
 _LINES = 16
@@ -17,7 +22,7 @@ _LINES = 16
 @recipe_flags()
 def lr_find(
     *,
-    dataset: Annotated[str, typer.Argument(help="A file, a folder of files, or a Hub dataset.")],
+    dataset: DatasetArgument,
     base: Annotated[str, typer.Option(help="tiny, a folder, or a Hub id.")],
     low: Annotated[float, typer.Option(help="The first step's rate.")] = 1e-6,
     high: Annotated[float, typer.Option(help="The last step's rate.")] = 1e-1,
@@ -27,10 +32,8 @@ def lr_find(
         typer.Option(help="Folder for the curve.  [default: $ADAPTERS_HOME/lr-find/<run>]"),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Recipe in YAML; flags win.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit or tag of a Hub base.")] = None,
-    dataset_revision: Annotated[
-        str | None, typer.Option(help="Commit or tag of a Hub dataset.")
-    ] = None,
+    revision: BaseRevisionOption = None,
+    dataset_revision: DatasetRevisionOption = None,
     flags: Any,
     json: JsonOption = False,
 ) -> None:

@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal
 import typer
 
 from adapters.cli.registry import JsonOption, RegistryOption
-from adapters.cli.train import recipe_flags
+from adapters.cli.train import (
+    BaseRevisionOption,
+    DatasetArgument,
+    DatasetRevisionOption,
+    EvalDatasetOption,
+    NotesOption,
+    ReplayOption,
+    TagOption,
+    recipe_flags,
+)
 from adapters.registry import Registry
 from adapters.render import emit_json, table
 
@@ -19,7 +28,7 @@ from adapters.render import emit_json, table
 def sweep(
     *,
     config: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML, with ranges in it.")],
-    dataset: Annotated[str, typer.Argument(help="A file, a folder of files, or a Hub dataset.")],
+    dataset: DatasetArgument,
     base: Annotated[str, typer.Option(help="tiny, a folder, or a Hub id.")],
     name: Annotated[str, typer.Option(help="The adapter whose next version the best becomes.")],
     trials: Annotated[int, typer.Option(min=1, help="In all, with those that ended before.")] = 8,
@@ -30,20 +39,13 @@ def sweep(
         Literal["minimize", "maximize"] | None,
         typer.Option(help="[default: minimize losses and perplexity, maximize others]"),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit or tag of a Hub base.")] = None,
-    eval_dataset: Annotated[
-        str | None, typer.Option(help="Rows to validate on, instead of some held out.")
-    ] = None,
-    dataset_revision: Annotated[
-        str | None, typer.Option(help="Commit or tag of a Hub dataset.")
-    ] = None,
-    replay: Annotated[
-        str | None,
-        typer.Option(help="Mix in another dataset: general.jsonl=0.1; =0 measures forgetting."),
-    ] = None,
+    revision: BaseRevisionOption = None,
+    eval_dataset: EvalDatasetOption = None,
+    dataset_revision: DatasetRevisionOption = None,
+    replay: ReplayOption = None,
     flags: Any,
-    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
-    notes: Annotated[str, typer.Option(help="Free text, kept with the version.")] = "",
+    tag: TagOption = None,
+    notes: NotesOption = "",
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:

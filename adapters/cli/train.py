@@ -16,6 +16,21 @@ from adapters.errors import UsageError
 from adapters.registry import Registry
 from adapters.render import emit_json, table
 
+DatasetArgument = Annotated[
+    str, typer.Argument(help="A file, a folder of files, or a Hub dataset.")
+]
+DatasetRevisionOption = Annotated[str | None, typer.Option(help="Commit or tag of a Hub dataset.")]
+EvalDatasetOption = Annotated[
+    str | None, typer.Option(help="Rows to validate on, instead of some held out.")
+]
+ReplayOption = Annotated[
+    str | None,
+    typer.Option(help="Mix in another dataset: general.jsonl=0.1; =0 measures forgetting."),
+]
+BaseRevisionOption = Annotated[str | None, typer.Option(help="Commit or tag of a Hub base.")]
+TagOption = Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")]
+NotesOption = Annotated[str, typer.Option(help="Free text, kept with the version.")]
+
 
 def recipe_flags(
     *, rows_only: bool = False
@@ -72,7 +87,7 @@ def _by_method(defaults: Mapping[str, Any]) -> str:
 @recipe_flags()
 def train(
     *,
-    dataset: Annotated[str, typer.Argument(help="A file, a folder of files, or a Hub dataset.")],
+    dataset: DatasetArgument,
     base: Annotated[str, typer.Option(help="tiny, a folder, or a Hub id.")],
     name: Annotated[
         str | None, typer.Option(help="The adapter whose next version this becomes.")
@@ -81,17 +96,10 @@ def train(
         Path | None, typer.Option(help="With --tuner full, for the model: a new folder.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Recipe in YAML; flags win.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit or tag of a Hub base.")] = None,
-    eval_dataset: Annotated[
-        str | None, typer.Option(help="Rows to validate on, instead of some held out.")
-    ] = None,
-    dataset_revision: Annotated[
-        str | None, typer.Option(help="Commit or tag of a Hub dataset.")
-    ] = None,
-    replay: Annotated[
-        str | None,
-        typer.Option(help="Mix in another dataset: general.jsonl=0.1; =0 measures forgetting."),
-    ] = None,
+    revision: BaseRevisionOption = None,
+    eval_dataset: EvalDatasetOption = None,
+    dataset_revision: DatasetRevisionOption = None,
+    replay: ReplayOption = None,
     flags: Any,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Stop before training: the receipt, three rows.")
@@ -99,8 +107,8 @@ def train(
     again: Annotated[
         bool, typer.Option("--again", help="Train even if this very run is a version already.")
     ] = False,
-    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
-    notes: Annotated[str, typer.Option(help="Free text, kept with the version.")] = "",
+    tag: TagOption = None,
+    notes: NotesOption = "",
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
