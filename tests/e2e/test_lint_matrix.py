@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +14,8 @@ from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 
 from adapters.lint import check_folder, read_base_config
-from tests.e2e import changed_base_kinds, lint_kinds
+from tests.e2e import changed_base_kinds, lint_kinds, offline
+from tests.e2e.offline import ONE_THREAD
 from train.convert import EXACT, Conversion, convert
 
 KINDS = {**changed_base_kinds.KINDS, **lint_kinds.KINDS}  # the last ones spoil the engine
@@ -137,40 +134,24 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
         initial = changed_base_kinds.initial_of(folders[kind])
         fixes[name] = convert(folders[kind], out, lint_kinds.TINY, initial=initial)
         folders = {name: out, **folders}  # before the last ones, which spoil the engine
-    request, answer = place / "request.json", place / "answer.json"
-    content = {
+    request = {
         "base": str(lint_kinds.TINY),
         "prompts": PROMPTS,
         "max_tokens": MAX_TOKENS,
         "folders": {kind: str(folder) for kind, folder in folders.items()},
     }
-    request.write_text(json.dumps(content))
-    with (place / "vllm.log").open("wb") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.raw_vllm", str(request), str(answer)],
-            stdout=log,
-            stderr=log,
-            env={
-                **os.environ,
-                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-                "VLLM_NO_USAGE_STATS": "1",
-                "VLLM_PLUGINS": "",
-                "OMP_NUM_THREADS": "1",  # so small that more threads only wait for each other
-            },
-        )
     try:
-        base, config = greedy(lint_kinds.base_model()), read_base_config(lint_kinds.TINY)
-        said = {  # while vLLM computes too
-            kind: greedy(live[kind]) if kind in live else by_peft(folder)
-            for kind, folder in folders.items()
-            if kind not in lint_kinds.OF_ANOTHER_BASE
-        }
-        assert child.wait(400) == 0, (place / "vllm.log").read_text(errors="replace")[-3000:]
+        with offline.asking("tests.e2e.raw_vllm", place, request, **ONE_THREAD) as asked:
+            base, config = greedy(lint_kinds.base_model()), read_base_config(lint_kinds.TINY)
+            said = {  # while vLLM computes too
+                kind: greedy(live[kind]) if kind in live else by_peft(folder)
+                for kind, folder in folders.items()
+                if kind not in lint_kinds.OF_ANOTHER_BASE
+            }
+            raw = asked.said()
     finally:
-        child.kill()
         torch.set_num_threads(threads)
     assert base
-    raw = json.loads(answer.read_text())
     assert Answers(**raw[""]).near(base), "the engine and transformers do not agree on the base"
     found = {}
     for kind, folder in folders.items():

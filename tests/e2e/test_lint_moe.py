@@ -5,10 +5,6 @@ vLLM's CPU build has no kernel for experts under LoRA; `tests/e2e/torch_experts.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -20,7 +16,8 @@ from peft import PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 
 from adapters.lint import check_folder, read_base_config
-from tests.e2e import moe_kinds
+from tests.e2e import moe_kinds, offline
+from tests.e2e.offline import ONE_THREAD
 from tests.e2e.test_lint_matrix import MAX_TOKENS, PROMPTS, Answers, Outcome, greedy
 
 
@@ -61,34 +58,18 @@ def outcomes(place: Path, model_type: str) -> dict[str, Outcome]:
         for number, (kind, write) in enumerate(moe_kinds.KINDS[model_type].items()):
             folders[kind] = place / f"{model_type} {number}"
             write(model_type, folders[kind])
-    request, answer, log = (place / f"{model_type}.{end}" for end in ("in", "out", "log"))
-    content = {
+    request = {
         "base": str(base),
         "prompts": PROMPTS,
         "max_tokens": MAX_TOKENS,
         "folders": {kind: str(folder) for kind, folder in folders.items()},
     }
-    request.write_text(json.dumps(content))
-    with log.open("wb") as file:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.torch_experts", str(request), str(answer)],
-            stdout=file,
-            stderr=file,
-            env={
-                **os.environ,
-                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-                "VLLM_NO_USAGE_STATS": "1",
-                "VLLM_PLUGINS": "",
-                "OMP_NUM_THREADS": "1",  # so small that more threads only wait for each other
-            },
-        )
-    try:
+    asked_in = place / f"{model_type} asked"
+    asked_in.mkdir()
+    with offline.asking("tests.e2e.torch_experts", asked_in, request, **ONE_THREAD) as asked:
         said, config = greedy(moe_kinds.base_model(model_type)), read_base_config(base)
         peft = {kind: by_peft(folder, model_type) for kind, folder in folders.items()}
-        assert child.wait(timeout=200) == 0, log.read_text(errors="replace")[-3000:]
-    finally:
-        child.kill()
-    raw = json.loads(answer.read_text())
+        raw = asked.said(200)
     assert said
     assert Answers(**raw[""]).near(said), "the engine and transformers do not agree on the base"
     found = {}
