@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -12,12 +13,21 @@ from typing import Any
 from transformers import TrainerCallback
 
 from adapters.cli import main
+from adapters.demo.task import split
 from adapters.registry import Registry
 from train.run import Job, run
 from train.trial import IMPORTED
 
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.train.runs", *IMPORTED, "train.prepare", "bitsandbytes"])
+
+
+def support_rows(folder: Path, count: int) -> str:
+    """Write so many of the demo's messages to a customers' support; return the file's path."""
+    path = folder / "support.jsonl"
+    rows, _ = split(count, 8)
+    path.write_text("".join(json.dumps(example.row()) + "\n" for example in rows))
+    return str(path)
 
 
 class Killed(TrainerCallback):  # type: ignore[misc]

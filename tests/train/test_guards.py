@@ -12,9 +12,9 @@ import torch
 import trl
 from transformers import TrainerState
 
-from adapters.demo.task import split
 from adapters.errors import Rejected
 from adapters.registry import Registry
+from tests.train.runs import support_rows
 from train.guards import Guards
 from train.recipe import Recipe
 from train.run import Job, run
@@ -22,10 +22,7 @@ from train.run import Job, run
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("dataset") / "support.jsonl"
-    train, _ = split(24, 8)
-    path.write_text("".join(json.dumps(example.row()) + "\n" for example in train))
-    return str(path)
+    return support_rows(tmp_path_factory.mktemp("dataset"), 24)
 
 
 def test_a_learning_rate_that_gives_nan_is_caught_and_named(dataset: str, tmp_path: Path) -> None:

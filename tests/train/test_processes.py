@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -15,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adapters.demo.task import split
 from adapters.files import WEIGHTS_FILE
 from adapters.registry import Registry
+from tests.train.runs import support_rows
 from tests.train.test_resume import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -29,10 +28,7 @@ RECIPE = (
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("dataset") / "support.jsonl"
-    train, _ = split(48, 8)
-    path.write_text("".join(json.dumps(example.row()) + "\n" for example in train))
-    return str(path)
+    return support_rows(tmp_path_factory.mktemp("dataset"), 48)
 
 
 def trained(home: Path, dataset: str, *flags: str) -> tuple[list[float], dict[str, torch.Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -12,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from adapters.demo.task import split
 from adapters.errors import RegistryUnavailable
 from adapters.registry import Registry
 from adapters.types import Version
-from tests.train.runs import command, start, train_once
+from tests.train.runs import command, start, support_rows, train_once
 from train.checkpoints import Checkpoints
 from train.recipe import Recipe
 from train.resume import WHOLE, run_key
@@ -32,10 +30,7 @@ STEPS = 22
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("dataset") / "support.jsonl"
-    train, _ = split(96, 8)
-    path.write_text("".join(json.dumps(example.row()) + "\n" for example in train))
-    return str(path)
+    return support_rows(tmp_path_factory.mktemp("dataset"), 96)
 
 
 def all_that_moves(**other: Any) -> Recipe:

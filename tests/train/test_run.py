@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 
 from adapters import bases
 from adapters.cli import main
-from adapters.demo.task import split
 from adapters.errors import NotFound, RegistryUnavailable, UsageError
 from adapters.files import WEIGHTS_FILE
 from adapters.registry import Registry
 from tests.adapters.test_json import SHAPES, misfits
 from tests.e2e import moe_kinds
+from tests.train.runs import support_rows
 from train import tuners
 from train.recipe import Recipe
 from train.run import Job, run
@@ -29,10 +29,7 @@ BRIEF = {"max_steps": 6, "r": 8, "lora_alpha": 16.0, "learning_rate": 3e-3, "tes
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("dataset") / "support.jsonl"
-    train, _ = split(96, 8)
-    path.write_text("".join(json.dumps(example.row()) + "\n" for example in train))
-    return str(path)
+    return support_rows(tmp_path_factory.mktemp("dataset"), 96)
 
 
 def test_the_base_is_really_nf4_with_double_quantisation() -> None:

@@ -14,10 +14,9 @@ from typing import Any
 import optuna
 import pytest
 
-from adapters.demo.task import split
 from adapters.errors import Rejected, UsageError
 from adapters.registry import Registry
-from tests.train.runs import command, start
+from tests.train.runs import command, start, support_rows
 from train.before import load_tokenizer, prepare_rows
 from train.plan import Job, Plan, make_plan
 from train.prepare import Prepared
@@ -32,10 +31,7 @@ FIXED = "tuner: lora\nmax_steps: 2\neval_steps: 1\nsave_steps: 1\ntest_size: 0.3
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("dataset") / "support.jsonl"
-    train, _ = split(32, 8)
-    path.write_text("".join(json.dumps(example.row()) + "\n" for example in train))
-    return str(path)
+    return support_rows(tmp_path_factory.mktemp("dataset"), 32)
 
 
 def space(tmp_path: Path, text: str) -> Space:

@@ -18,13 +18,13 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from adapters import bases
 from adapters.cli import main
-from adapters.demo.task import split
 from adapters.errors import Rejected, UsageError
 from adapters.files import WEIGHTS_FILE
 from adapters.lint import check_folder, read_base_config
 from adapters.registry import Registry
 from adapters.types import Version
 from tests.train import methods
+from tests.train.runs import support_rows
 from train import plain, tuners
 from train.full import place, write_weights
 from train.recipe import CONVERTED, LOW_RANK, TUNERS, Recipe, keys
@@ -39,10 +39,7 @@ TOKENS = torch.tensor([[5, 77, 431, 12, 90, 1033, 7]])
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("dataset") / "support.jsonl"
-    train, _ = split(48, 8)
-    path.write_text("".join(json.dumps(example.row()) + "\n" for example in train))
-    return str(path)
+    return support_rows(tmp_path_factory.mktemp("dataset"), 48)
 
 
 def base_model(folder: Path = TINY) -> torch.nn.Module:
