@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from adapters import __version__
+from adapters.backends.local import LocalBackend
 from adapters.cli import main
 from adapters.registry import Registry
 from tests.conftest import BASE, MakeAdapter
@@ -257,6 +259,7 @@ def test_debug_shows_the_stack(where: tuple[str, ...]) -> None:
 
 WAITING = """
 import time
+from adapters.backends.local import LocalBackend
 from adapters.cli import main
 from adapters.registry import Registry
 
@@ -267,6 +270,25 @@ def wait(self):
 Registry.names = wait
 main(["list"])
 """
+
+
+@pytest.mark.parametrize("arguments", [(), ("--all",), ("--tag", "good"), ("--json",)])
+def test_a_list_reads_no_journal_twice(
+    run: Run, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    registry = Registry.open()
+    for seed in (1, 2):
+        registry.publish("support", make_adapter(seed=seed), base=BASE, tags=["good"])
+    registry.promote("support@v1")
+    read, asked = LocalBackend.read, Counter[tuple[str, str]]()
+
+    def counted(self: LocalBackend, name: str, journal: str) -> Any:
+        asked[name, journal] += 1
+        return read(self, name, journal)
+
+    monkeypatch.setattr(LocalBackend, "read", counted)
+    assert "support@v1" in run("list", *arguments).out
+    assert set(asked.values()) == {1}
 
 
 def test_an_interrupt_ends_with_130() -> None:

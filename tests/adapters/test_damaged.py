@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from adapters.cli import main
 from adapters.errors import NotFound, RegistryUnavailable
 from adapters.housekeeping import Housekeeping
+from tests.adapters.conftest import Run
 from tests.conftest import BASE, MakeAdapter
-
-Run = Callable[[str], tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line in this process; return exit code, stdout and stderr."""
-
-    def run(line: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(line.split())
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return run
 
 
 @pytest.fixture
@@ -60,6 +43,22 @@ def test_a_list_shows_all_the_others_and_marks_it(run: Run, house: Housekeeping)
         code, out, _ = run(line)
         assert code == 1
         assert out.splitlines()[-1].split()[:3] == ["support@v3", "–", "damaged"]
+
+
+def test_labels_that_cannot_be_read_keep_no_other_adapter_from_the_list(
+    run: Run, house: Housekeeping
+) -> None:
+    house.label("tone@v1", add=["x"])
+    labels = Path(house.location) / "adapters" / "tone" / "labels.jsonl"
+    labels.write_text("7\n")
+    code, out, err = run("list support --json")
+    assert (code, len(json.loads(out))) == (1, 3)
+    code, out, err = run("list --json")
+    assert (code, "Traceback" in err) == (1, False)
+    assert [(row["version"], row["damaged"]) for row in json.loads(out)] == [
+        ("support@v3", True),
+        ("tone", True),
+    ]
 
 
 def test_what_points_at_it_is_said(run: Run, house: Housekeeping) -> None:

@@ -8,25 +8,9 @@ from typing import Any
 
 import pytest
 
-from adapters.cli import main
 from adapters.housekeeping import Housekeeping
+from tests.adapters.conftest import Run
 from tests.conftest import BASE, MakeAdapter
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line in this process; return exit code, stdout and stderr."""
-
-    def run(line: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(line.split())
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return run
 
 
 @pytest.fixture
