@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adapters.errors import InvalidDataset, nearest
+from adapters.errors import InvalidDataset, UsageError, nearest
 
 Chat = list[dict[str, Any]]
 """Turns as OpenAI has them: role, content, and tool_calls, tool_call_id or name where there are."""
@@ -115,8 +115,12 @@ def detect_form(
     prompts and completions, where they have other names.
 
     Raises:
+        UsageError: `form` is none.
         InvalidDataset: no form fits; the message names the columns and the flag that says more.
     """
+    if form not in (None, *FORMS):
+        hint = nearest(str(form), FORMS) or f"Use one of {', '.join(FORMS)}."
+        raise UsageError(f"No form {form!r}.", fix=hint)
     prompt_column, completion_column = prompt_column or "prompt", completion_column or "completion"
     turns_column = "conversations" if "conversations" in record else "messages"
     name = form or _detect(record, prompt_column, completion_column, turns_column)

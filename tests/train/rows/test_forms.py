@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapters.errors import InvalidDataset
+from adapters.errors import InvalidDataset, UsageError
 from train.rows.forms import Row, detect_form
 
 ASKED, SAID = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}
@@ -179,3 +179,8 @@ def test_a_form_that_is_said_wins() -> None:
     record = {"prompt": "hi", "completion": "hello", "instruction": "hi", "output": "hello"}
     assert row(record)[0] == "prompt-completion"
     assert row(record, form="alpaca")[0] == "alpaca"
+
+
+def test_a_form_that_is_none_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Did you mean sharegpt"):
+        row({"prompt": "hi", "completion": "hello"}, form="sharegtp")
