@@ -21,7 +21,7 @@ from train.checkpoints import Checkpoints
 from train.evaluation import evaluate
 from train.forgetting import token_scores
 from train.guards import Guards
-from train.memory import give_back_freed
+from train.head import use_small_tiles
 from train.methods import Setup, method
 from train.methods.metrics import BEST
 from train.methods.rows import sources
@@ -70,7 +70,7 @@ def train(
             train on packed rows.
         KeyboardInterrupt, SystemExit: a signal came, and a checkpoint was written.
     """
-    give_back_freed()
+    use_small_tiles()
     if recipe.full_determinism and not torch.cuda.is_available():
         torch.set_num_threads(1)  # of two, one process in about twenty differed in the last bits
     set_seed(recipe.seed)

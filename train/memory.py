@@ -1,33 +1,14 @@
-"""The memory there is, what this process has of it, and giving back what is freed.
-
-glibc keeps freed blocks of up to 32 MB for itself: it raises the size from which a block has pages
-of its own whenever such a block is freed. A step allocates and frees hundreds of blocks of that
-size, so the peak is up to 1.5 times what lives.
-"""
+"""The memory there is, and what this process has of it."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 from pathlib import Path
 
 import torch
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_KEPT_BYTES = 1 << 20
-"""Larger blocks are given back. From 4 MiB on saved hardly any memory."""
 _CUDA_BYTES = 500 << 20
 """CUDA's context and cuBLAS' workspaces."""
-
-
-def give_back_freed() -> None:
-    """Fix glibc's thresholds for this process; elsewhere than on glibc, do nothing."""
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def available_bytes(processes: int = 1) -> int:

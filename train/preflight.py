@@ -17,6 +17,7 @@ import torch
 
 from adapters.errors import Rejected
 from adapters.lint import rank_class
+from train.head import TILE_VOCABULARY
 from train.memory import available_bytes, process_bytes
 from train.metastep import MetaStep, meta_step
 from train.recipe import Recipe
@@ -27,9 +28,12 @@ _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 _LEARNT_BYTES = (4 + 4 + 8, 4 + 4 + 2)
 """What learns: itself, its gradient and Adam's two moments, all in float32 or these in 8 bits."""
 _TILE_TOKENS, _TILE_VOCABULARY = 4096, 32_768
-"""Logits that TRL's fused head has at once (trl/kernels/chunked_logprob.py)."""
+"""Logits that TRL's fused head has at once (trl/kernels/chunked_logprob.py); on a CPU fewer."""
 _TILE_FLOATS = 7.25
 """Float32 numbers beside each of them where there is no Triton to fold them in place."""
+_FREED = 1.0
+"""Of what a step allocates, the share that glibc holds beside it: before 2.38 it fails to put an
+aligned block where one as large was freed (sourceware.org, bug 14581)."""
 _LAYER_TENSORS = 4
 """Of a layer's widest size, that live beside what is saved while it is computed, there or back."""
 _ROWS = {"dpo": 2, "reward": 2}
@@ -63,6 +67,8 @@ class Estimate:
     activation_bytes: int
     temporary_bytes: int
     """The most that one computation has beside them: logits, or a layer's dequantised weights."""
+    freed_bytes: int
+    """What the C library keeps of what was freed, on a CPU."""
     process_bytes: int
     """What Python and its libraries take already; on a GPU, CUDA's context."""
     available_bytes: int
@@ -81,8 +87,8 @@ class Estimate:
     @property
     def peak_bytes(self) -> int:
         """All of it together."""
-        parts = (self.base_bytes, self.learnt_bytes, self.activation_bytes, self.temporary_bytes)
-        return sum(parts) + self.process_bytes
+        live = self.base_bytes + self.learnt_bytes + self.activation_bytes + self.temporary_bytes
+        return live + self.freed_bytes + self.process_bytes
 
     @property
     def fits(self) -> bool:
@@ -154,6 +160,7 @@ def estimate(base: Path, recipe: Recipe, rows: Rows) -> Estimate:
         learnt_bytes=step.learnt * _LEARNT_BYTES["8bit" in recipe.optim],
         activation_bytes=saved,
         temporary_bytes=int(temporary),
+        freed_bytes=0 if torch.cuda.is_available() else int(_FREED * (saved + temporary)),
         process_bytes=process_bytes(),
         available_bytes=available_bytes(recipe.num_processes),
         base_parameters=step.linear + step.rest + (0 if adapter else step.learnt),
@@ -196,7 +203,8 @@ def check(found: Estimate, base: Path, recipe: Recipe, rows: Rows) -> None:
         f"It would take {_size(found.peak_bytes)} of memory, and {_size(found.available_bytes)} "
         f"are available: the base {_size(found.base_bytes)}, what learns "
         f"{_size(found.learnt_bytes)}, activations {_size(found.activation_bytes)}, temporaries "
-        f"{_size(found.temporary_bytes)}, libraries {_size(found.process_bytes)}.",
+        f"{_size(found.temporary_bytes)}, freed but kept by the C library "
+        f"{_size(found.freed_bytes)}, libraries {_size(found.process_bytes)}.",
         fix=fix,
     )
 
@@ -223,8 +231,10 @@ def _head_bytes(step: MetaStep, recipe: Recipe, tokens: int) -> float:
     """Return the logits' bytes in the first step back, and those of the gradient it gives."""
     if recipe.method == "reward":
         return 0
-    tile = min(tokens, _TILE_TOKENS) * min(step.vocab_size, _TILE_VOCABULARY)
-    beside = 0 if torch.cuda.is_available() else 4 * _TILE_FLOATS
+    gpu = torch.cuda.is_available()
+    words = min(step.vocab_size, _TILE_VOCABULARY if gpu else TILE_VOCABULARY)
+    tile = min(tokens, _TILE_TOKENS) * words
+    beside = 0 if gpu else 4 * _TILE_FLOATS
     return tile * (step.dtype.itemsize + beside) + tokens * step.hidden_size * 4
 
 

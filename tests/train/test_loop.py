@@ -44,12 +44,16 @@ def rows(count: int, seed: int = 0) -> Dataset:
 
 
 def trained(
-    out: Path, recipe: Recipe, held_out: Dataset | None = None, checkpoints: Path | None = None
+    out: Path,
+    recipe: Recipe,
+    held_out: Dataset | None = None,
+    checkpoints: Path | None = None,
+    given: Dataset | None = None,
 ) -> tuple[Logs, dict[str, float]]:
     logs, base = Logs(), bases.resolve("tiny").path
     out.mkdir()
     metrics = train(
-        recipe, base, load_tokenizer(base), rows(24), held_out,
+        recipe, base, load_tokenizer(base), given or rows(24), held_out,
         out=out, checkpoints=checkpoints, callbacks=[logs],
     )  # fmt: skip
     return logs, metrics
