@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Set
+from typing import Any
 
 from adapters.errors import Unavailable
 from adapters.types import Version
 from serve.asgi import ASGIApp, Receive, Scope, Send, send_json
 
+_PROMPT_TOKENS = 2
+
 
 class EchoEngine:
-    """Answers any POST with `{model, path, echo: <the body>}`; see the port."""
+    """Answers any POST with `{model, path, echo: <the body>}`; see the port.
+
+    A body with `max_tokens` gets so many counted as usage; with `stream`, an event for each.
+    """
 
     def __init__(self, base: str, *, max_lora_rank: int = 64) -> None:
         self._base = base
@@ -58,4 +64,25 @@ class EchoEngine:
             missing = {"message": f"The model `{model}` does not exist.", "code": 404}
             await send_json(send, 404, {"error": missing})
             return
-        await send_json(send, 200, {"model": model, "path": scope["path"], "echo": asked})
+        tokens = asked.get("max_tokens") or 1
+        usage = {"prompt_tokens": _PROMPT_TOKENS, "completion_tokens": tokens}
+        if asked.get("stream") is True:
+            await _stream(send, tokens, usage if asked.get("stream_options") else None)
+            return
+        answer = {"model": model, "path": scope["path"], "echo": asked}
+        if "max_tokens" in asked:
+            answer["usage"] = usage
+        await send_json(send, 200, answer)
+
+
+async def _stream(send: Send, tokens: int, usage: dict[str, int] | None) -> None:
+    """Send one event a token, as vLLM does: a chunk each."""
+    events: list[dict[str, Any]] = [{"choices": [{"delta": {"content": "a"}}]}] * tokens
+    if usage:
+        events.append({"choices": [], "usage": usage})
+    headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for event in (*(json.dumps(each, separators=(",", ":")) for each in events), "[DONE]"):
+        body = f"data: {event}\n\n".encode()
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

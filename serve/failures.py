@@ -6,6 +6,7 @@ https://docs.anthropic.com/en/api/errors; types and codes as vLLM writes them wh
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from adapters.errors import AdaptersError, NotFound
@@ -35,6 +36,13 @@ _CODES = {401: "invalid_api_key", 413: "request_too_large", 408: "request_timeou
 def status_of(error: AdaptersError) -> int:
     """Return the HTTP status of one of our errors."""
     return error.status if isinstance(error, RequestRefused) else error.http_status
+
+
+def kind_of(error: AdaptersError) -> str:
+    """Return one of a few words for metrics and logs: the error's class, or its status's type."""
+    if isinstance(error, RequestRefused):
+        return _TYPES.get(error.status, "invalid_request_error")
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
 
 
 def document(error: AdaptersError, path: str) -> dict[str, Any]:

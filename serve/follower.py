@@ -25,6 +25,12 @@ class Follower:
         self._thread = threading.Thread(target=self._follow, name="registry", daemon=True)
         self.current: Snapshot = EMPTY
         """Replaced as a whole, never changed; read it once a request."""
+        self._read_at = time.monotonic()
+
+    @property
+    def age_s(self) -> float:
+        """How long ago the registry was last read successfully."""
+        return time.monotonic() - self._read_at
 
     def __enter__(self) -> Follower:
         self._look()
@@ -50,6 +56,8 @@ class Follower:
             log.exception("Reading the registry failed; serving what was read before")
             return
         self.current = after
+        if after.reachable:
+            self._read_at = time.monotonic()
         for trouble in after.troubles:
             if trouble not in before.troubles:  # once, not four times a second
                 log.warning("%s Serving what was read before.", trouble)

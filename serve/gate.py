@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -30,9 +31,11 @@ from serve.asgi import (
 from serve.body import ClientGone, Limits, parse, read, replaced
 from serve.catalogue import card, listing
 from serve.engine import Engine
-from serve.failures import RequestRefused, document, status_of
+from serve.exchange import CLIENT_GONE, exchange
+from serve.failures import RequestRefused, document, kind_of, status_of
 from serve.routing import Base, Route, route
 from serve.snapshot import Snapshot
+from serve.usage import counted
 
 _REQUEST_ID = b"x-request-id"
 
@@ -74,15 +77,17 @@ class Gate:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope, request_id = _identified(scope)
+        exchange(scope).request_id = request_id.decode()
         send = with_headers(send, [(_REQUEST_ID, request_id)])
         path = path_of(scope)
         try:
             await self._dispatch(path, scope, receive, send)
         except AdaptersError as error:
+            exchange(scope).error = kind_of(error)
             challenge = [(b"www-authenticate", b"Bearer")] if status_of(error) == 401 else []
             await send_json(send, status_of(error), document(error, path), challenge)
         except ClientGone:
-            return
+            exchange(scope).error = CLIENT_GONE
 
     async def _dispatch(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         kind = classify(path)
@@ -112,10 +117,16 @@ class Gate:
         unit = _unit(content, scope)
         found = route(self._snapshot(), self._base, model, unit)
         name = found.version.engine_name if found.version else self._base.names[0]
+        noted = exchange(scope)
+        noted.route, noted.engine_name = found, name
+        began = time.monotonic()
         async with AsyncExitStack() as admitted:
             if found.version:
                 await admitted.enter_async_context(self._admission.using(found.version))
-            scope, receive = replaced(scope, receive, {**content, "model": name})
+                noted.admission_s = time.monotonic() - began
+            content, send = counted(path_of(scope), {**content, "model": name}, send, noted.tally)
+            noted.content = content
+            scope, receive = replaced(scope, receive, content)
             await self._app(scope, receive, with_headers(send, _headers(found, name)))
 
 

@@ -27,6 +27,8 @@ from serve.follower import Follower
 from serve.gate import Gate
 from serve.lease import EngineLease
 from serve.machine import check_experts, check_port, free_bytes, has_bf16
+from serve.metrics import Metrics
+from serve.observing import Observer
 from serve.routing import Base
 from serve.slots import Overrides, Slots, size
 from serve.snapshot import Snapshot, take
@@ -102,6 +104,9 @@ async def _serve(
             await engine.check()
             lease = EngineLease(holding, engine)
             admission = Admission(engine, config, lease.coming)
+            metrics = Metrics()
+            metrics.registry_age_s.set_function(lambda: follower.age_s)
+            metrics.registry_problems.set_function(lambda: len(follower.current.troubles))
             gate = partial(
                 Gate,
                 engine=engine,
@@ -111,16 +116,19 @@ async def _serve(
                 keys=keys,
                 prompt_logprobs=not vllm_engine.on_cpu(),
             )
-            keeping = asyncio.create_task(_keep(admission, follower, lease))
+            keeping = asyncio.create_task(_keep(admission, follower, lease, metrics))
             try:
-                return 130 if await engine.listen(sock, gate) else 0
+                listening = engine.listen(sock, lambda app: Observer(gate(app), metrics))
+                return 130 if await listening else 0
             finally:
                 keeping.cancel()
                 with suppress(asyncio.CancelledError):
                     await keeping
 
 
-async def _keep(admission: Admission, follower: Follower, lease: EngineLease) -> None:
+async def _keep(
+    admission: Admission, follower: Follower, lease: EngineLease, metrics: Metrics
+) -> None:
     """Once a second, let go of what is served no more, and say what is held."""
     while True:
         await asyncio.sleep(_KEEP_S)
@@ -129,6 +137,7 @@ async def _keep(admission: Admission, follower: Follower, lease: EngineLease) ->
             await admission.forget(known)
         except Exception:
             log.exception("An adapter could not be taken out of the engine")
+        metrics.keep(known)
         await lease.renew()
 
 

@@ -40,6 +40,8 @@ class Snapshot:
     adapters: Mapping[str, Adapter]
     troubles: tuple[str, ...] = ()
     """What could not be read; those adapters stand as they stood in the snapshot before."""
+    reachable: bool = True
+    """False where nothing of the registry could be read."""
 
     def versions(self) -> list[Version]:
         """Return every version of every adapter that new requests may ask for."""
@@ -64,7 +66,7 @@ def take(registry: Registry, before: Snapshot = EMPTY) -> Snapshot:
     try:
         names = registry.names()
     except AdaptersError as error:
-        return Snapshot(before.adapters, (str(error),))
+        return Snapshot(before.adapters, (str(error),), reachable=False)
     for name in names:
         try:
             adapters[name] = _read(registry, name, before.adapters.get(name), troubles)

@@ -10,14 +10,18 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from adapters.registry import Registry
 from adapters.types import BaseModel, Version
 from serve.access import Keys
 from serve.admission import Admission
+from serve.asgi import ASGIApp
 from serve.body import Limits
 from serve.echo_engine import EchoEngine
 from serve.gate import Gate
+from serve.metrics import Metrics
+from serve.observing import Observer
 from serve.routing import Base
 from serve.snapshot import Snapshot, take
 from tests.conftest import BASE, RANK, MakeAdapter
@@ -62,6 +66,8 @@ class Server:
         self.engine = EchoEngine(SERVED.names[0], max_lora_rank=max(8, RANK))
         self.admission = Admission(self.engine)
         keys = Keys(options.pop("keys", []))
+        metrics = options.pop("metrics", None) or Metrics(CollectorRegistry())
+        log_prompts = options.pop("log_prompts", False)
         self.app = Gate(
             self.engine.app,
             engine=self.engine,
@@ -72,6 +78,10 @@ class Server:
             limits=options.pop("limits", Limits()),
             **options,
         )
+        observer = Observer(
+            self.app, metrics or Metrics(CollectorRegistry()), log_prompts=log_prompts
+        )
+        self.observed: ASGIApp = observer
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self.ask_all([(method, path, options)])[0]
@@ -80,7 +90,7 @@ class Server:
         """Send requests at once, over one event loop."""
 
         async def send() -> list[httpx.Response]:
-            transport = httpx.ASGITransport(self.app)
+            transport = httpx.ASGITransport(self.observed)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 return await asyncio.gather(
                     *(client.request(m, p, **dict(options)) for m, p, options in requests)

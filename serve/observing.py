@@ -1,0 +1,129 @@
+"""Outermost: takes the time of every request and, when it is over, counts it and logs it.
+
+Looks at the bytes of no request, and of answers only whether there are any.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from serve.access import Kind, classify
+from serve.asgi import ASGIApp, Message, Receive, Scope, Send, path_of
+from serve.exchange import CLIENT_GONE, Exchange, exchange
+from serve.metrics import Metrics
+
+log = logging.getLogger("switchyard.access")
+
+_TOKENS = {"/v1/messages": b"content_block_delta", "/v1/responses": b'.delta"'}
+"""What stands in a stream's event that carries tokens, where others say what begins and ends."""
+_NO_TOKENS = (b'"role":"assistant"', b"data: [DONE]")
+"""What stands in those that carry none, elsewhere: the first and the last."""
+
+
+class Observer:
+    """An app that answers as the app behind it does."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, log_prompts: bool = False) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._log_prompts = log_prompts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        noted = exchange(scope)
+        watch = _Watch(noted, self._metrics, send, path_of(scope))
+        self._metrics.running.inc()
+        try:
+            await self._app(scope, receive, watch.send)
+        except Exception as error:
+            noted.error = type(error).__name__
+            raise
+        finally:
+            self._metrics.running.dec()
+            self._over(scope, noted, watch)
+
+    def _over(self, scope: Scope, noted: Exchange, watch: _Watch) -> None:
+        path, took_s = path_of(scope), time.monotonic() - watch.began
+        if not watch.ended:
+            noted.error = noted.error or CLIENT_GONE
+        elif watch.status >= 400:
+            noted.error = noted.error or "engine"
+        kind = classify(path)
+        self._metrics.answered(noted, _endpoint(kind, path), watch.status, took_s)
+        if kind in (Kind.OPEN, Kind.READY) and watch.status < 400:
+            return  # probes and scrapes, several a second
+        said: dict[str, Any] = {
+            "request_id": noted.request_id,
+            "method": scope["method"],
+            "path": path,
+            "status": watch.status,
+            "duration_ms": round(took_s * 1e3, 1),
+            "ttft_ms": None if watch.first_s is None else round(watch.first_s * 1e3, 1),
+            "engine_name": noted.engine_name or None,
+            "arm": noted.route.arm.name if noted.route and noted.route.arm else None,
+            "key": noted.key,
+            "prompt_tokens": noted.tally.prompt_tokens if noted.route else None,
+            "completion_tokens": noted.tally.completion_tokens if noted.route else None,
+            "error": noted.error or None,
+        }
+        if noted.route and noted.route.version:
+            said["adapter"] = noted.route.version.name
+        if self._log_prompts:
+            keys = ("system", "instructions", "messages", "prompt", "input")
+            said["prompt"] = {key: noted.content[key] for key in keys if key in noted.content}
+        known = {key: value for key, value in said.items() if value is not None}
+        log.info("%s %s %s", scope["method"], path, watch.status, extra={"fields": known})
+
+
+class _Watch:
+    """Sees an answer pass. Status 499 where none began: the client had left."""
+
+    def __init__(self, noted: Exchange, metrics: Metrics, send: Send, path: str) -> None:
+        self.began = time.monotonic()
+        self.status = 499
+        self.first_s: float | None = None
+        self.ended = False
+        self._noted = noted
+        self._metrics = metrics
+        self._send = send
+        self._tokens = _TOKENS.get(path)
+        self._stream = False
+        self._last = 0.0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._stream = any(
+                name.lower() == b"content-type" and value.startswith(b"text/event-stream")
+                for name, value in message.get("headers", ())
+            )
+        elif message["type"] == "http.response.body":
+            self.ended = not message.get("more_body", False)
+            if self._stream and message.get("body") and self._is_token(message["body"]):
+                self._tick()
+        await self._send(message)
+
+    def _is_token(self, chunk: bytes) -> bool:
+        if self._tokens:
+            return self._tokens in chunk
+        return not any(word in chunk for word in _NO_TOKENS)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self.first_s is None:
+            self.first_s = now - self.began
+            self._metrics.first_token(self._noted, self.first_s)
+        else:
+            self._metrics.next_token(self._noted, now - self._last)
+        self._last = now
+
+
+def _endpoint(kind: Kind, path: str) -> str:
+    """Return the path, where it is one of a known few."""
+    if kind is Kind.DENIED:
+        return "other"
+    return "/".join(path.split("/")[:3]) if kind in (Kind.MODELS, Kind.PLAIN) else path
