@@ -30,9 +30,12 @@ from serve.asgi import (
 )
 from serve.body import ClientGone, Limits, parse, read, replaced
 from serve.catalogue import card, listing
+from serve.draining import Drain
 from serve.engine import Engine
 from serve.exchange import CLIENT_GONE, exchange
 from serve.failures import RequestRefused, document, kind_of, status_of
+from serve.last_words import LastWords
+from serve.readiness import Readiness
 from serve.routing import Base, Route, route
 from serve.snapshot import Snapshot
 from serve.usage import counted
@@ -56,6 +59,7 @@ class Gate:
         keys: Keys,
         limits: Limits | None = None,
         prompt_logprobs: bool = True,
+        readiness: Readiness | None = None,
     ) -> None:
         """`prompt_logprobs`: whether the engine survives requests for them."""
         self._app = app
@@ -66,6 +70,8 @@ class Gate:
         self._keys = keys
         self._limits = limits or Limits()
         self._prompt_logprobs = prompt_logprobs
+        self._readiness = readiness or Readiness(engine, Drain())
+        self._drain = self._readiness.drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -95,12 +101,13 @@ class Gate:
         if kind is Kind.DENIED:
             raise RequestRefused(404, f"Nothing is at {path[:80]!r}.", fix="See GET /v1/models.")
         if kind is Kind.READY:
-            await self._engine.check()
-            await send_json(send, 200, {"status": "ready"})
+            ready, report = await self._readiness.report()
+            await send_json(send, 200 if ready else 503, report)
         elif kind is Kind.MODELS and scope["method"] in ("GET", "HEAD"):
             await send_json(send, 200, self._models(path))
         elif kind is Kind.ROUTED and scope["method"] == "POST":
-            await self._route(scope, receive, send)
+            with self._drain.running():
+                await self._route(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -111,7 +118,7 @@ class Gate:
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         content = parse(await read(receive, self._limits))
-        model = _model(content)
+        model, path = _model(content), path_of(scope)
         if not self._prompt_logprobs:
             _refuse_prompt_logprobs(content)
         unit = _unit(content, scope)
@@ -124,10 +131,12 @@ class Gate:
             if found.version:
                 await admitted.enter_async_context(self._admission.using(found.version))
                 noted.admission_s = time.monotonic() - began
-            content, send = counted(path_of(scope), {**content, "model": name}, send, noted.tally)
+            content, send = counted(path, {**content, "model": name}, send, noted.tally)
             noted.content = content
             scope, receive = replaced(scope, receive, content)
-            await self._app(scope, receive, with_headers(send, _headers(found, name)))
+            words = LastWords(with_headers(send, _headers(found, name)), self._engine, path)
+            await self._app(scope, receive, words.send)
+            words.check()
 
 
 def _identified(scope: Scope) -> tuple[Scope, bytes]:

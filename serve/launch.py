@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,19 +24,20 @@ from adapters.lint import read_base_config
 from adapters.registry import Registry
 from serve.access import Keys
 from serve.admission import Admission
+from serve.asgi import ASGIApp
+from serve.draining import Drain
 from serve.follower import Follower
 from serve.gate import Gate
 from serve.lease import EngineLease
 from serve.machine import check_experts, check_port, free_bytes, has_bf16
 from serve.metrics import Metrics
 from serve.observing import Observer
+from serve.readiness import Readiness
 from serve.routing import Base
 from serve.slots import Overrides, Slots, size
 from serve.snapshot import Snapshot, take
 
 _KEEP_S = 1.0
-_DRAIN_S = 20
-"""How long running requests may take to end; below the 30 s that supervisors commonly give."""
 _CPU_CACHE_BYTES = 1 << 30
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,8 @@ class Settings:
     port: int = 8000
     api_keys: tuple[str, ...] = ()
     vllm_flags: tuple[str, ...] = ()
+    drain_timeout_s: int = 20
+    """What running requests get to end; below the 30 s that supervisors commonly give a server."""
 
 
 def run(settings: Settings) -> int:
@@ -107,9 +111,16 @@ async def _serve(
             metrics = Metrics()
             metrics.registry_age_s.set_function(lambda: follower.age_s)
             metrics.registry_problems.set_function(lambda: len(follower.current.troubles))
+            readiness = Readiness(
+                engine,
+                Drain(),
+                registry_age_s=lambda: follower.age_s,
+                registry_reachable=lambda: follower.current.reachable,
+            )
             gate = partial(
                 Gate,
                 engine=engine,
+                readiness=readiness,
                 admission=admission,
                 snapshot=lambda: follower.current,
                 base=base,
@@ -118,12 +129,16 @@ async def _serve(
             )
             keeping = asyncio.create_task(_keep(admission, follower, lease, metrics))
             try:
-                listening = engine.listen(sock, lambda app: Observer(gate(app), metrics))
-                return 130 if await listening else 0
+                outermost = partial(_outermost, gate, metrics)
+                return 130 if await engine.listen(sock, outermost, readiness.drain) else 0
             finally:
                 keeping.cancel()
                 with suppress(asyncio.CancelledError):
                     await keeping
+
+
+def _outermost(gate: Callable[[ASGIApp], Gate], metrics: Metrics, app: ASGIApp) -> ASGIApp:
+    return Observer(gate(app), metrics)
 
 
 async def _keep(
@@ -153,7 +168,7 @@ def _flags(
         "--enable-lora",
         "--disable-fastapi-docs",
         "--disable-access-log-for-endpoints=/health,/ready,/metrics",
-        f"--shutdown-timeout={_DRAIN_S}",
+        f"--shutdown-timeout={settings.drain_timeout_s}",
         f"--served-model-name={found.model.name}",
     ]
     if cpu:

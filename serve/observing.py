@@ -16,6 +16,9 @@ from serve.metrics import Metrics
 
 log = logging.getLogger("switchyard.access")
 
+_PROBES = ("/health", "/ready", "/metrics")
+"""Asked several times a second, and worth a line only when they fail."""
+_COLLECTIONS = ("/v1/models", "/v1/responses", "/v1/adapters")
 _TOKENS = {"/v1/messages": b"content_block_delta", "/v1/responses": b'.delta"'}
 """What stands in a stream's event that carries tokens, where others say what begins and ends."""
 _NO_TOKENS = (b'"role":"assistant"', b"data: [DONE]")
@@ -52,10 +55,9 @@ class Observer:
             noted.error = noted.error or CLIENT_GONE
         elif watch.status >= 400:
             noted.error = noted.error or "engine"
-        kind = classify(path)
-        self._metrics.answered(noted, _endpoint(kind, path), watch.status, took_s)
-        if kind in (Kind.OPEN, Kind.READY) and watch.status < 400:
-            return  # probes and scrapes, several a second
+        self._metrics.answered(noted, _endpoint(path), watch.status, took_s)
+        if path in _PROBES and watch.status < 400:
+            return
         said: dict[str, Any] = {
             "request_id": noted.request_id,
             "method": scope["method"],
@@ -122,8 +124,8 @@ class _Watch:
         self._last = now
 
 
-def _endpoint(kind: Kind, path: str) -> str:
-    """Return the path, where it is one of a known few."""
-    if kind is Kind.DENIED:
+def _endpoint(path: str) -> str:
+    """Return the path without what a client chose of it."""
+    if classify(path) is Kind.DENIED:
         return "other"
-    return "/".join(path.split("/")[:3]) if kind in (Kind.MODELS, Kind.PLAIN) else path
+    return next((one for one in _COLLECTIONS if path.startswith(f"{one}/")), path)

@@ -35,12 +35,15 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from adapters.errors import AdaptersError, Unavailable, UsageError, nearest
 from adapters.types import Version
 from serve.asgi import ASGIApp
+from serve.draining import Drain
 from serve.machine import port_error
 from serve.processes import adopt_orphans, end_children
 
 _PLUGIN = "switchyard"
 _PROCESS_NAMES = "VLLM::"
 _END_PATIENCE_S = 10
+_LAST_ANSWERS_S = 1
+"""For what is asked while the server drains, about its readiness say."""
 _FLAGS_FIX = "Change what stands after `--`; it goes to vLLM as it is."
 _NOT_OURS_TO_SERVE = ("headless", "grpc", "tokens_only", "model_tag", "lora_modules")
 
@@ -225,11 +228,13 @@ class VllmEngine:
         except Exception as error:
             raise Unavailable("The engine is dead.", fix="Restart the server.") from error
 
-    async def listen(self, sock: socket.socket, outermost: Callable[..., ASGIApp]) -> bool:
+    async def listen(
+        self, sock: socket.socket, outermost: Callable[..., ASGIApp], drain: Drain
+    ) -> bool:
         """Serve until SIGINT or SIGTERM, with `outermost(app)` before all of vLLM's middleware.
 
-        Running requests may finish within `--shutdown-timeout`. Returns whether it was an
-        interrupt, from the keyboard say.
+        Running requests may finish within `--shutdown-timeout`, or until a second signal. Returns
+        whether it was an interrupt, from the keyboard say.
 
         Raises:
             AdaptersError: the engine died.
@@ -252,25 +257,34 @@ class VllmEngine:
                 log_level=self._args.uvicorn_log_level,
                 access_log=not self._args.disable_uvicorn_access_log,
                 timeout_keep_alive=envs.VLLM_HTTP_TIMEOUT_KEEP_ALIVE,
-                timeout_graceful_shutdown=self._args.shutdown_timeout,
+                timeout_graceful_shutdown=_LAST_ANSWERS_S,
                 **settings,
             )
         )
         await asyncio.sleep(0)  # now vLLM's signal handlers stand, to be replaced by ours
         caught: list[int] = []
+        ending: list[asyncio.Task[None]] = []
+
+        async def close() -> None:
+            # vLLM's own order ends the engine while HTTP still lets requests in, which then get
+            # a 500. Cancelled, it closes the port; the engine ends with the context that opened it.
+            await drain.over(self._args.shutdown_timeout)
+            serving.cancel()
 
         def end(number: int) -> None:
-            # vLLM's own order ends the engine while HTTP still lets requests in, which then get
-            # a 500. Cancelled, it closes the port first and lets running requests finish; the
-            # engine ends with the context that opened it.
-            serving.cancel()
+            drain.begin()
             caught.append(number)
+            ending.append(asyncio.create_task(close()))
 
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, end, number)
         await (await serving)
         if not caught:
-            raise AdaptersError("The engine died.", fix="Its log above says why.")
+            raise AdaptersError(
+                "The engine died, and with it the server.",
+                fix="Its log above says why; where it does not, it was killed, for want of memory "
+                "say. Started again, the server serves the same adapters.",
+            )
         return caught[0] == signal.SIGINT
 
 

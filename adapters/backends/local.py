@@ -65,6 +65,7 @@ class LocalBackend:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._adapters = root / "adapters"
+        self._met = False
         self._opened: dict[Path, Version] = {}
         self._journals: dict[Path, tuple[_Mark, list[Line]]] = {}
 
@@ -79,6 +80,10 @@ class LocalBackend:
     def names(self) -> list[str]:
         with _translated(self._adapters, "read"):
             folders = _entries(self._adapters)
+            if self._met and not folders and not self._adapters.exists():
+                # An unmounted disk, say. Nobody deletes it whole: deletions leave tombstones.
+                raise FileNotFoundError(errno.ENOENT, "It is gone", str(self._adapters))
+        self._met = self._met or bool(folders)
         return [
             e
             for e in folders

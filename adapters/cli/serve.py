@@ -19,6 +19,10 @@ def serve(
         list[str] | None,
         typer.Option(envvar="VLLM_API_KEY", help="Ask every request for it; may be repeated."),
     ] = None,
+    drain_timeout: Annotated[
+        int,
+        typer.Option(metavar="SECONDS", min=0, help="What running requests get when it ends."),
+    ] = 20,
     vllm_flags: Annotated[
         list[str] | None, typer.Argument(metavar="[-- VLLM_FLAGS]", help="Any of vLLM's flags.")
     ] = None,
@@ -33,6 +37,13 @@ def serve(
     from serve.launch import Settings, run
 
     settings = Settings(
-        base, registry, revision, host, port, tuple(api_key or ()), tuple(vllm_flags or ())
+        base,
+        registry,
+        revision,
+        host,
+        port,
+        tuple(api_key or ()),
+        tuple(vllm_flags or ()),
+        drain_timeout_s=drain_timeout,
     )
     raise typer.Exit(run(settings))

@@ -251,15 +251,6 @@ def test_logprobs_of_the_prompt_where_the_engine_would_die_of_them(
     assert serve().chat("small", content=content).status_code == 200
 
 
-def test_ready_says_what_is_wrong(serve: MakeServer) -> None:
-    server = serve()
-    assert server.ask("GET", "/ready").json() == {"status": "ready"}
-    server.engine.trouble = "The plugin is missing."
-    reply = server.ask("GET", "/ready")
-    assert reply.status_code == 503
-    assert "plugin" in reply.json()["error"]["message"]
-
-
 def test_other_methods_are_the_apps_own_business(serve: MakeServer) -> None:
     reply = serve().ask("GET", "/v1/chat/completions")
     assert reply.json()["path"] == "/v1/chat/completions"
