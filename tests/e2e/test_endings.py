@@ -1,0 +1,175 @@
+"""How a server ends: its engine killed under it, and asked to by a supervisor. Two of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from adapters.demo.server import ADAPTERS, free_port
+from adapters.registry import Registry
+
+ASKED = {"messages": [{"role": "user", "content": "Tell me a long story."}], "temperature": 0}
+TOKENS = 400
+LONG = ASKED | {"stream": True, "max_tokens": TOKENS, "ignore_eos": True}
+
+
+class Started:
+    """A server of this test's own, its process, its log and a client."""
+
+    def __init__(self, home: Path, log: Path, *flags: str) -> None:
+        port = free_port()
+        self.log = log
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+        command = [*ADAPTERS, "serve", "--base", "tiny", "--registry", str(home), *flags]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*command, "--port", str(port)],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self.wait(lambda: self.ready() == 200, timeout_s=300)
+
+    def ready(self) -> int | None:
+        """Return the status of /ready; None where nobody answers."""
+        try:
+            return self.http.get("/ready").status_code
+        except httpx.TransportError:
+            return None
+
+    def wait(self, until: Callable[[], bool], *, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not until():
+            assert time.monotonic() < deadline, self.log.read_text()[-3000:]
+            time.sleep(0.05)
+
+    def chat(self, model: str, **extra: object) -> httpx.Response:
+        content = ASKED | {"model": model, "max_tokens": 8} | extra
+        return self.http.post("/v1/chat/completions", json=content)
+
+    def engine(self) -> int:
+        """Return the process id of vLLM's engine."""
+        children = subprocess.run(
+            ["ps", "-o", "pid=,comm=", "--ppid", str(self.process.pid)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        (found,) = [int(line.split()[0]) for line in children.splitlines() if "VLLM" in line]
+        return found
+
+    @contextmanager
+    def streaming(self, model: str) -> Iterator[list[str]]:
+        """Have a long stream run from its first token on; yields its lines as they come."""
+        lines: list[str] = []
+        begun = threading.Event()
+
+        def read() -> None:
+            with self.http.stream(
+                "POST", "/v1/chat/completions", json=LONG | {"model": model}
+            ) as r:
+                for line in r.iter_lines():
+                    lines.append(line)
+                    if len(lines) > 4:
+                        begun.set()
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        assert begun.wait(60)
+        yield lines
+        thread.join(60)
+        assert not thread.is_alive()
+
+    def end(self) -> None:
+        self.http.close()
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "server.log"
+
+
+def test_killed_engine_then_the_same_adapters_again_then_a_drained_end(
+    home: Path, registry: Registry, log: Path
+) -> None:
+    """Together, as starting takes the time: a server whose engine is killed, and its successor."""
+    server = Started(home, log)
+    try:
+        before = server.chat("support@v1").json()["choices"][0]["message"]["content"]
+        _an_engine_is_killed(server)
+    finally:
+        server.end()
+
+    server = Started(home, log, "--drain-timeout", "30")
+    try:
+        answer = server.chat("support@v1")
+        assert answer.json()["choices"][0]["message"]["content"] == before
+        _metrics_stand_beside_vllms_own(server)
+        _it_drains(server)
+    finally:
+        server.end()
+
+
+def _an_engine_is_killed(server: Started) -> None:
+    with server.streaming("support@v1") as lines:
+        os.kill(server.engine(), signal.SIGKILL)
+        killed = time.monotonic()
+        statuses: set[int | None] = set()
+        refused = None
+        while server.process.poll() is None and time.monotonic() - killed < 30:
+            statuses.add(server.ready())
+            try:
+                reply = server.chat("support@v1")
+            except httpx.TransportError:
+                continue
+            refused = refused or reply
+    assert any("service_unavailable_error" in line for line in lines)
+    assert refused is not None
+    assert refused.status_code == 503
+    assert refused.json()["error"]["type"] == "service_unavailable_error"
+    assert 503 in statuses
+    assert server.process.wait(30) == 1
+    assert "Error: The engine died" in server.log.read_text()
+
+
+def _metrics_stand_beside_vllms_own(server: Started) -> None:
+    with server.streaming("support@v1"):
+        pass
+    scraped = server.http.get("/metrics").text
+    samples = [s for family in text_string_to_metric_families(scraped) for s in family.samples]
+    ours = {
+        sample.name: sample.value
+        for sample in samples
+        if sample.labels.get("adapter") == "support" and sample.labels.get("version") == "v1"
+    }
+    assert ours["switchyard_generation_tokens_total"] == 8 + TOKENS
+    assert ours["switchyard_time_to_first_token_seconds_count"] == 1
+    assert ours["switchyard_inter_token_latency_seconds_count"] <= TOKENS
+    names = {sample.name for sample in samples}
+    assert "vllm:generation_tokens_total" in names
+    assert "switchyard_registry_age_seconds" in names
+
+
+def _it_drains(server: Started) -> None:
+    with server.streaming("support@v1") as lines:
+        server.process.terminate()
+        server.wait(lambda: server.ready() == 503, timeout_s=5)
+        late = server.chat("support@v1")
+        assert late.status_code == 503
+        assert "shutting down" in late.json()["error"]["message"]
+    assert lines[-2] == "data: [DONE]"
+    assert server.process.wait(30) == 0
