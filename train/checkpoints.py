@@ -21,6 +21,7 @@ import torch
 from transformers import TrainerCallback
 
 from adapters.files import fsync_folder
+from train.methods.reference import COPY
 from train.resume import WHOLE, make_durable, step_of, whole_checkpoints
 
 
@@ -68,7 +69,10 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         if args.world_size > 1:
             torch.distributed.barrier()  # each process writes its own random state
         if args.should_save and not control.should_training_stop:
-            _make_whole(self._folder / f"checkpoint-{state.global_step}", self.runtime_s)
+            checkpoint = self._folder / f"checkpoint-{state.global_step}"
+            # A reference is made again; transformers would load it in place of what learns.
+            shutil.rmtree(checkpoint / COPY, ignore_errors=True)
+            _make_whole(checkpoint, self.runtime_s)
         if self._signal:
             self._end()
 

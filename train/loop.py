@@ -17,6 +17,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from adapters.errors import UsageError
 from train import packing
+from train.answers import Answers
 from train.checkpoints import Checkpoints
 from train.evaluation import evaluate
 from train.forgetting import token_scores
@@ -108,6 +109,10 @@ def train(
     kept = Checkpoints(checkpoints, recipe.save_steps) if checkpoints else None
     latest = kept.latest() if kept else None
     if kept:
+        if (recipe.num_iterations or 1) > 1:
+            trainer.add_callback(drawn := Answers(trainer))
+            if latest:
+                drawn.restore(latest)
         trainer.add_callback(kept)
     with kept or nullcontext():
         trained = trainer.train(resume_from_checkpoint=str(latest) if latest else None)

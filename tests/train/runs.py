@@ -19,7 +19,10 @@ from train.run import Job, run
 from train.trial import IMPORTED
 
 _CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.train.runs", *IMPORTED, "train.prepare", "bitsandbytes"])
+_METHODS = [f"train.methods.{each}" for each in ("dpo", "kto", "online", "reward", "sft")]
+_CONTEXT.set_forkserver_preload(
+    ["tests.train.runs", *IMPORTED, *_METHODS, "train.prepare", "bitsandbytes"]
+)
 
 
 def support_rows(folder: Path, count: int) -> str:

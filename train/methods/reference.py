@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_COPY = "ref"
+COPY = "ref"
 """What TRL calls the copy of an adapter that it is given."""
 
 
@@ -14,9 +14,9 @@ def use_base_as_reference(model: Any) -> None:
     An adapter that does nothing yet (B = 0) is its own reference when it is off. One that begins
     with something, as PiSSA's, keeps the copy: with it off, the base would lack what it took.
     """
-    if _COPY not in getattr(model, "peft_config", {}):
+    if COPY not in getattr(model, "peft_config", {}):
         return
-    copies = [value for name, value in model.named_parameters() if f".{_COPY}." in name]
-    outputs = [value for name, value in model.named_parameters() if f"lora_B.{_COPY}." in name]
+    copies = [value for name, value in model.named_parameters() if f".{COPY}." in name]
+    outputs = [value for name, value in model.named_parameters() if f"lora_B.{COPY}." in name]
     if copies and outputs and not any(value.any() for value in outputs):
-        model.delete_adapter(_COPY)
+        model.delete_adapter(COPY)
