@@ -24,7 +24,7 @@ from train.forgetting import token_scores
 from train.guards import Guards
 from train.head import use_small_tiles
 from train.methods import Setup, method
-from train.methods.metrics import BEST
+from train.methods.metrics import BEST, even_batch
 from train.methods.rows import sources
 from train.order import fix_order
 from train.plain import beginning
@@ -130,7 +130,8 @@ def train(
         metrics |= {"replay_loss": after[0], "replay_token_accuracy": after[1]}
         metrics |= {"base_replay_loss": before[0], "base_replay_token_accuracy": before[1]}
         metrics["forgetting"] = after[0] - before[0]
-    write_curve(trainer.state.log_history, out)
+    if trainer.is_world_process_zero():
+        write_curve(trainer.state.log_history, out)
     return metrics
 
 
@@ -142,7 +143,9 @@ def _arguments(
         "num_train_epochs": recipe.num_train_epochs,
         "max_steps": recipe.max_steps,
         "per_device_train_batch_size": recipe.per_device_train_batch_size,
-        "per_device_eval_batch_size": recipe.per_device_train_batch_size,
+        "per_device_eval_batch_size": even_batch(
+            len(held_out or [0]), recipe.per_device_train_batch_size, recipe.num_processes
+        ),
         "gradient_accumulation_steps": recipe.gradient_accumulation_steps,
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": recipe.lr_scheduler_type,

@@ -65,5 +65,15 @@ def closing(
     return found
 
 
+def even_batch(rows: int, most: int, processes: int = 1) -> int:
+    """Return how many held-out rows, at most so many, each process shall take at once.
+
+    Trainers take the mean of batches' means, so batches are of nearly one size: a last one of few
+    rows would weigh as much as any other.
+    """
+    batches = math.ceil(rows / (most * processes))
+    return math.ceil(rows / (batches * processes))
+
+
 def _ours(name: str) -> str:
     return name.replace("/", "_")

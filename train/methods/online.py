@@ -14,6 +14,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from adapters.errors import InvalidDataset, UsageError
 from train.methods.base import Setup
+from train.methods.metrics import even_batch
 from train.methods.reference import use_base_as_reference
 from train.rewards import load_rewards
 from train.tokens import TEMPLATE_KWARGS
@@ -34,12 +35,13 @@ def trainer(setup: Setup) -> GRPOTrainer | RLOOTrainer:
     make, configure = _TRAINERS[recipe.method]
     keys = _KEYS + (_GRPO_KEYS if recipe.method == "grpo" else ())
     tried = recipe.num_generations
-    a_batch = math.ceil(setup.arguments["per_device_eval_batch_size"] / tried) * tried
+    most = math.ceil(recipe.per_device_train_batch_size / tried)
+    asked = even_batch(len(setup.held_out or [0]), most, recipe.num_processes)
     chosen = {
         **{key: getattr(recipe, key) for key in keys},
         "reward_weights": list(recipe.reward_weights) or None,
         "chat_template_kwargs": dict(TEMPLATE_KWARGS),
-        "per_device_eval_batch_size": a_batch,
+        "per_device_eval_batch_size": asked * tried,
     }
     made = make(
         model=setup.model,
