@@ -136,14 +136,16 @@ def copy_in(source: Path, target: Path) -> File:
     return File(sha256.hexdigest(), size)
 
 
-def open_plain(path: Path, mode: str = "rb") -> BinaryIO:
+def open_plain(path: Path, mode: str = "rb", *, rights: int = 0o666) -> BinaryIO:
     """Open a plain file in binary; follows no link and waits at no pipe.
+
+    `rights`: of the file if it is made, less the umask.
 
     Raises:
         OSError: it is a link or no plain file, or cannot be opened.
     """
     never = os.O_NOFOLLOW | os.O_NONBLOCK
-    stream = open(path, mode, opener=lambda name, flags: os.open(name, flags | never, 0o666))  # noqa: SIM115
+    stream = open(path, mode, opener=lambda name, flags: os.open(name, flags | never, rights))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
         raise OSError(errno.EINVAL, "It is not a plain file", str(path))

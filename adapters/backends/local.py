@@ -45,6 +45,7 @@ from adapters.files import (
     read_up_to,
     write_durably,
 )
+from adapters.lines import Mark, append_line, mark_of, read_lines
 from adapters.types import File, Manifest, Version, is_name
 
 _STAGING = ".staging-"
@@ -52,8 +53,6 @@ _HOST = re.sub(r"[^A-Za-z0-9.]", "_", platform.node())[:64]
 _STALE_STAGING_S = 24 * 3600
 """For staging folders of other machines, whose locks may not be seen from here."""
 _LOCK_TIMEOUT_S = 60
-_MOST_JOURNAL_BYTES = 64 << 20
-"""Some 300,000 lines; what is larger is none of ours."""
 TOMBSTONE_FILE = "tombstone.json"
 _VERSION_FOLDER = re.compile(r"v([1-9][0-9]{0,8})")
 _JOURNAL_SUFFIX = ".jsonl"
@@ -67,7 +66,7 @@ class LocalBackend:
         self._adapters = root / "adapters"
         self._met = False
         self._opened: dict[Path, Version] = {}
-        self._journals: dict[Path, tuple[_Mark, list[Line]]] = {}
+        self._journals: dict[Path, tuple[Mark, list[Line]]] = {}
 
     @property
     def location(self) -> str:
@@ -220,14 +219,10 @@ class LocalBackend:
             except FileNotFoundError:
                 return []
             with stream:  # servers look four times a second: read again only what has changed
-                status = os.fstat(stream.fileno())
-                mark = (status.st_ino, status.st_size, status.st_mtime_ns)
+                mark = mark_of(stream)
                 known = self._journals.get(path)
                 if known is None or known[0] != mark:
-                    content = read_up_to(stream, _MOST_JOURNAL_BYTES)
-                    complete, _, _ = content.rpartition(b"\n")
-                    known = mark, [json.loads(line) for line in complete.split(b"\n") if line]
-                    self._journals[path] = known
+                    known = self._journals[path] = mark, read_lines(stream)
         return list(known[1])
 
     def append(self, name: str, journal: str, line: Line, *, expect: int | None = None) -> None:
@@ -236,15 +231,7 @@ class LocalBackend:
         with self.writing(name), _translated(path, "write"):
             if expect is not None and len(self.read(name, journal)) != expect:
                 raise Conflict(f"{name}: {journal} changed meanwhile.", fix="Look, and try again.")
-            make_folder(path.parent)
-            with open_plain(path, "a+b") as stream:
-                stream.seek(0)
-                whole = stream.read().rpartition(b"\n")
-                stream.truncate(len(whole[0]) + len(whole[1]))  # a line cut short by a crash
-                stream.write(written)
-                stream.flush()
-                os.fsync(stream.fileno())
-            fsync_folder(path.parent)
+            append_line(path, written)
 
     def check_writable(self) -> None:
         with _translated(self._adapters, "write"):
@@ -288,10 +275,6 @@ class LocalBackend:
 
     def _journal(self, name: str, journal: str) -> Path:
         return self._adapters / name / f"{journal}{_JOURNAL_SUFFIX}"
-
-
-_Mark = tuple[int, int, int]
-"""Inode, size in bytes and modification time in ns: a journal that only grows has not changed."""
 
 
 def _entries(folder: Path) -> list[str]:

@@ -24,6 +24,7 @@ _COMMANDS = {
     "lr-find": ("adapters.cli.lr_find:lr_find", "Find a learning rate by a range test."),
     "data": ("adapters.cli.data:app", "Find out what a dataset holds before training on it."),
     "serve": ("adapters.cli.serve:serve", "Serve the registry's adapters through vLLM."),
+    "keys": ("adapters.cli.keys:app", "Say who may ask the server for which adapters."),
     "ab": ("adapters.cli.ab:app", "Split live traffic between versions."),
     "list": ("adapters.cli.registry:list_", "List adapters, or the versions of one."),
     "show": ("adapters.cli.registry:show", "Show one version."),
