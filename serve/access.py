@@ -7,14 +7,10 @@ that a later vLLM adds stays shut until it is added here.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
-from collections.abc import Sequence
 from enum import Enum, auto
 
-from serve.asgi import Scope, header
-from serve.failures import RequestRefused
+from adapters.keys import Role
 
 
 class Kind(Enum):
@@ -24,10 +20,14 @@ class Kind(Enum):
     """Passed on, no key needed."""
     READY = auto()
     """Our readiness, no key needed."""
+    METRICS = auto()
+    """Passed on to an admin; to everybody where so chosen. It names adapters."""
     MODELS = auto()
     """Our list of models, or one of them."""
     PLAIN = auto()
     """Passed on as it is."""
+    STORED = auto()
+    """A response that vLLM keeps; passed on to whom it was given."""
     ROUTED = auto()
     """A JSON document whose `model` we route."""
     DENIED = auto()
@@ -37,7 +37,7 @@ class Kind(Enum):
 MODELS_PATH = "/v1/models"
 _KINDS = {
     "/health": Kind.OPEN,
-    "/metrics": Kind.OPEN,
+    "/metrics": Kind.METRICS,
     "/ready": Kind.READY,
     "/version": Kind.PLAIN,
     MODELS_PATH: Kind.MODELS,
@@ -53,49 +53,36 @@ _KINDS = {
     "/tokenize": Kind.ROUTED,
     "/detokenize": Kind.ROUTED,
 }
-_STORED_RESPONSE = re.compile(r"/v1/responses/resp_[A-Za-z0-9_-]{1,128}(/cancel)?")
+_STORED_RESPONSE = re.compile(r"/v1/responses/(resp_[A-Za-z0-9_-]{1,128})(/cancel)?")
 _KEYLESS = frozenset({Kind.OPEN, Kind.READY})
+_FOR_ROLE: dict[Role, frozenset[Kind]] = {
+    "infer": frozenset({Kind.MODELS, Kind.PLAIN, Kind.STORED, Kind.ROUTED, Kind.DENIED}),
+    "feedback": frozenset({Kind.DENIED}),
+    "admin": frozenset(Kind),
+}
+"""What a role opens; what is denied is denied alike to all of them."""
 
 
 def classify(path: str) -> Kind:
     """Return what to do with a path."""
     if path.startswith(f"{MODELS_PATH}/"):
         return Kind.MODELS
-    if _STORED_RESPONSE.fullmatch(path):
-        return Kind.PLAIN
+    if stored_response(path):
+        return Kind.STORED
     return _KINDS.get(path, Kind.DENIED)
 
 
-class Keys:
-    """The API keys that open the server; without any, everybody may come in.
-
-    Only hashes are kept, and every comparison looks at all of them in constant time.
-    """
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        assert all(keys), "an empty key would let everybody in"
-        self._hashes = [_hash(key) for key in keys]
-
-    def check(self, kind: Kind, scope: Scope) -> None:
-        """Let a request pass that needs no key or brings one.
-
-        As `Authorization: Bearer …` (OpenAI) or `x-api-key: …` (Anthropic).
-
-        Raises:
-            RequestRefused: 401.
-        """
-        if not self._hashes or kind in _KEYLESS or scope["method"] == "OPTIONS":
-            return  # a browser's preflight never carries a key; it only asks
-        scheme, _, bearer = (header(scope, b"authorization") or "").partition(" ")
-        given = bearer.strip() if scheme.lower() == "bearer" else header(scope, b"x-api-key")
-        matches = [hmac.compare_digest(_hash(given or ""), known) for known in self._hashes]
-        if not any(matches):
-            raise RequestRefused(
-                401,
-                "No valid API key." if given else "This server needs an API key.",
-                fix="Send Authorization: Bearer KEY.",
-            )
+def stored_response(path: str) -> str | None:
+    """Return which response a path asks for, if it does."""
+    found = _STORED_RESPONSE.fullmatch(path)
+    return found[1] if found else None
 
 
-def _hash(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+def keyless(kind: Kind) -> bool:
+    """Say whether a path asks for no key at all."""
+    return kind in _KEYLESS
+
+
+def opens(role: Role, kind: Kind) -> bool:
+    """Say whether keys of a role may ask for a path."""
+    return kind in _FOR_ROLE[role]

@@ -25,7 +25,7 @@ def listing(snapshot: Snapshot, base: Base) -> dict[str, Any]:
 
 
 def card(snapshot: Snapshot, base: Base, model: str) -> dict[str, Any]:
-    """Return one model object: `root` is the engine name behind it now, `parent` the base.
+    """Return one model object: `root` is the engine name behind it now, `parent` the base, if seen.
 
     A name under an experiment shows what stands behind it without one; the answers themselves
     say which arm they came from.
@@ -41,7 +41,7 @@ def card(snapshot: Snapshot, base: Base, model: str) -> dict[str, Any]:
         "created": int(created),
         "owned_by": _OWNER,
         "root": version.engine_name if version else base.names[0],
-        "parent": base.names[0] if version else None,
+        "parent": base.names[0] if version and base.names else None,
     }
 
 

@@ -6,10 +6,12 @@ https://docs.anthropic.com/en/api/errors; types and codes as vLLM writes them wh
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 from adapters.errors import AdaptersError, NotFound
+from serve.asgi import Header
 
 
 class RequestRefused(AdaptersError):
@@ -21,16 +23,34 @@ class RequestRefused(AdaptersError):
         self.param = param
 
 
+class RateLimited(RequestRefused):
+    """A key asks for more than it may in this minute."""
+
+    def __init__(self, message: str, *, fix: str, resource: str, retry_after_s: float):
+        super().__init__(429, message, fix=fix)
+        self.resource = resource
+        """`requests` or `tokens`."""
+        self.retry_after_s = retry_after_s
+
+
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     410: "not_found_error",
     408: "timeout_error",
     413: "request_too_large",
+    429: "rate_limit_error",
     503: "service_unavailable_error",
 }
-_CODES = {401: "invalid_api_key", 413: "request_too_large", 408: "request_timeout"}
+_CODES = {
+    401: "invalid_api_key",
+    403: "insufficient_permissions",
+    408: "request_timeout",
+    413: "request_too_large",
+    429: "rate_limit_exceeded",
+}
 
 
 def status_of(error: AdaptersError) -> int:
@@ -45,6 +65,17 @@ def kind_of(error: AdaptersError) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
 
 
+def headers_of(error: AdaptersError) -> list[Header]:
+    """Return what the headers say of an error: how to authenticate, when to try again."""
+    if isinstance(error, RateLimited):
+        wait_s = error.retry_after_s
+        return [
+            (b"retry-after", str(math.ceil(wait_s)).encode()),  # HTTP knows whole seconds
+            (b"retry-after-ms", str(math.ceil(wait_s * 1000)).encode()),
+        ]
+    return [(b"www-authenticate", b"Bearer")] if status_of(error) == 401 else []
+
+
 def document(error: AdaptersError, path: str) -> dict[str, Any]:
     """Return the error body for a request to `path`."""
     status = status_of(error)
@@ -53,6 +84,8 @@ def document(error: AdaptersError, path: str) -> dict[str, Any]:
         return {"type": "error", "error": {"type": kind, "message": str(error)}}
     if status in (404, 410):
         kind = "invalid_request_error"  # what OpenAI itself says of an unknown model
+    elif isinstance(error, RateLimited):
+        kind = error.resource  # and of a limit
     return {
         "error": {
             "message": str(error),

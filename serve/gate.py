@@ -1,7 +1,7 @@
 """The one middleware, outermost: everything between a client's bytes and the engine's app.
 
-Request id → path → key → body → route → admission → the app behind, with `model` rewritten to
-the engine name; the answer streams through untouched but for our headers. Pure ASGI.
+Request id → path → key → rate → body → route → admission → the app behind, with `model` rewritten
+to the engine name; the answer streams through untouched but for our headers. Pure ASGI.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from adapters.errors import AdaptersError
-from serve.access import MODELS_PATH, Keys, Kind, classify
+from serve.access import MODELS_PATH, Kind, classify, stored_response
 from serve.admission import Admission
 from serve.asgi import (
     ASGIApp,
@@ -29,12 +29,16 @@ from serve.asgi import (
     with_headers,
 )
 from serve.body import ClientGone, Limits, parse, read, replaced
+from serve.caller import Caller
 from serve.catalogue import card, listing
 from serve.draining import Drain
 from serve.engine import Engine
 from serve.exchange import CLIENT_GONE, exchange
-from serve.failures import RequestRefused, document, kind_of, status_of
+from serve.failures import RequestRefused, document, headers_of, kind_of, status_of
+from serve.keys import Keys
 from serve.last_words import LastWords
+from serve.metering import metered
+from serve.rates import telling
 from serve.readiness import Readiness
 from serve.routing import Base, Route, route
 from serve.snapshot import Snapshot
@@ -87,51 +91,62 @@ class Gate:
         send = with_headers(send, [(_REQUEST_ID, request_id)])
         path = path_of(scope)
         try:
-            await self._dispatch(path, scope, receive, send)
+            kind = classify(path)
+            caller = self._keys.caller(kind, scope)
+            exchange(scope).key = caller.id
+            if caller.allowance:
+                send = telling(send, caller.allowance)
+                caller.allowance.take_request()
+            await self._dispatch(kind, caller, scope, receive, send)
         except AdaptersError as error:
             exchange(scope).error = kind_of(error)
-            challenge = [(b"www-authenticate", b"Bearer")] if status_of(error) == 401 else []
-            await send_json(send, status_of(error), document(error, path), challenge)
+            await send_json(send, status_of(error), document(error, path), headers_of(error))
         except ClientGone:
             exchange(scope).error = CLIENT_GONE
 
-    async def _dispatch(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = classify(path)
-        self._keys.check(kind, scope)
+    async def _dispatch(
+        self, kind: Kind, caller: Caller, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        path = path_of(scope)
         if kind is Kind.DENIED:
             raise RequestRefused(404, f"Nothing is at {path[:80]!r}.", fix="See GET /v1/models.")
         if kind is Kind.READY:
             ready, report = await self._readiness.report()
             await send_json(send, 200 if ready else 503, report)
         elif kind is Kind.MODELS and scope["method"] in ("GET", "HEAD"):
-            await send_json(send, 200, self._models(path))
+            await send_json(send, 200, self._models(caller, path))
         elif kind is Kind.ROUTED and scope["method"] == "POST":
             with self._drain.running():
-                await self._route(scope, receive, send)
+                await self._route(caller, scope, receive, send)
         else:
+            if kind is Kind.STORED:
+                caller.check_response(stored_response(path))
             await self._app(scope, receive, send)
 
-    def _models(self, path: str) -> dict[str, Any]:
+    def _models(self, caller: Caller, path: str) -> dict[str, Any]:
         model = path.removeprefix(MODELS_PATH).removeprefix("/")
-        snapshot = self._snapshot()
-        return card(snapshot, self._base, model) if model else listing(snapshot, self._base)
+        snapshot, base = caller.view(self._snapshot(), self._base)
+        return card(snapshot, base, model) if model else listing(snapshot, base)
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _route(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         content = parse(await read(receive, self._limits))
         model, path = _model(content), path_of(scope)
         if not self._prompt_logprobs:
             _refuse_prompt_logprobs(content)
         unit = _unit(content, scope)
-        found = route(self._snapshot(), self._base, model, unit)
+        found = route(*caller.view(self._snapshot(), self._base), model, unit)
         name = found.version.engine_name if found.version else self._base.names[0]
+        content = caller.sealed(path, {**content, "model": name})
         noted = exchange(scope)
         noted.route, noted.engine_name = found, name
         began = time.monotonic()
         async with AsyncExitStack() as admitted:
+            metering = metered(caller.allowance, path, content, send, noted.tally)
+            send = admitted.enter_context(metering)
             if found.version:
                 await admitted.enter_async_context(self._admission.using(found.version))
                 noted.admission_s = time.monotonic() - began
-            content, send = counted(path, {**content, "model": name}, send, noted.tally)
+            content, send = counted(path, content, send, noted.tally)
             noted.content = content
             scope, receive = replaced(scope, receive, content)
             words = LastWords(with_headers(send, _headers(found, name)), self._engine, path)

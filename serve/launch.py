@@ -19,17 +19,18 @@ from typing import Any, NoReturn
 
 from adapters import bases
 from adapters.errors import MissingExtra, UsageError
+from adapters.keys import KeyJournal
 from adapters.leases import Holding
 from adapters.lint import read_base_config
 from adapters.registry import Registry
-from serve.access import Keys
 from serve.admission import Admission
 from serve.asgi import ASGIApp
 from serve.draining import Drain
 from serve.follower import Follower
 from serve.gate import Gate
+from serve.keys import Keys
 from serve.lease import EngineLease
-from serve.machine import check_experts, check_port, free_bytes, has_bf16
+from serve.machine import check_experts, check_exposure, check_port, free_bytes, has_bf16
 from serve.metrics import Metrics
 from serve.observing import Observer
 from serve.readiness import Readiness
@@ -53,6 +54,13 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     api_keys: tuple[str, ...] = ()
+    """Secrets that open everything, beside the keys of `adapters keys`."""
+    insecure: bool = False
+    """Let other machines in without any key."""
+    open_metrics: bool = False
+    """Show /metrics to everybody, not to admins alone."""
+    share_prefix_cache: bool = False
+    """Let one key's prompts be found in the cache by another's."""
     vllm_flags: tuple[str, ...] = ()
     drain_timeout_s: int = 20
     """What running requests get to end; below the 30 s that supervisors commonly give a server."""
@@ -69,6 +77,8 @@ def run(settings: Settings) -> int:
     if any(flag.partition("=")[0] == "--model" for flag in settings.vllm_flags):
         raise UsageError("--model after `--` would name another base.", fix="Use --base.")
     check_port(settings.host, settings.port)
+    if not (settings.api_keys or settings.insecure or KeyJournal().read()):
+        check_exposure(settings.host)  # and again once vLLM's own flags are read
     registry = Registry.open(settings.registry)
     registry.names()  # a registry that cannot be read is refused here and now
     found = bases.resolve(settings.base, revision=settings.revision)
@@ -86,9 +96,7 @@ def run(settings: Settings) -> int:
     args = vllm_engine.parse(flags)
     print(f"Slots: {' '.join(slots.flags())} ({slots.reason})", file=sys.stderr, flush=True)
     base = Base(tuple(args.served_model_name), found.model)
-    # Ours, not vLLM's own check: that one leaves paths open and knows one header only.
-    keys = Keys([*settings.api_keys, *(key for key in args.api_key or () if key)])
-    args.api_key = None
+    keys = _keys(settings, args)
     try:
         return asyncio.run(_serve(args, registry, base, keys, read_base_config(found.path)))
     except KeyboardInterrupt:
@@ -103,7 +111,7 @@ async def _serve(
     from serve import vllm_engine
 
     sock = vllm_engine.bind(args)
-    with Follower(registry) as follower, Holding(registry.location) as holding:
+    with Follower(registry) as follower, keys, Holding(registry.location) as holding:
         async with vllm_engine.opened(args) as engine:
             await engine.check()
             lease = EngineLease(holding, engine)
@@ -139,6 +147,24 @@ async def _serve(
 
 def _outermost(gate: Callable[[ASGIApp], Gate], metrics: Metrics, app: ASGIApp) -> ASGIApp:
     return Observer(gate(app), metrics)
+
+
+def _keys(settings: Settings, args: Namespace) -> Keys:
+    """Take the keys from vLLM: its own check leaves paths open and knows one header only.
+
+    Raises:
+        UsageError: there is none, and others than this machine would get in.
+    """
+    keys = Keys(
+        [*settings.api_keys, *(key for key in args.api_key or () if key)],
+        KeyJournal(),
+        open_metrics=settings.open_metrics,
+        isolated=not settings.share_prefix_cache,
+    )
+    args.api_key = None
+    if not keys.needed and not settings.insecure and not args.uds:
+        check_exposure(args.host)
+    return keys
 
 
 async def _keep(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -34,6 +35,36 @@ def check_port(host: str, port: int) -> None:
         raise UsageError(f"--host {host}: {error.strerror}.", fix="Use e.g. 127.0.0.1.") from error
     except OSError as error:
         raise port_error(host, port, error) from error
+
+
+def check_exposure(host: str | None) -> None:
+    """Refuse to let other machines in where nobody is asked for a key.
+
+    `host`: a name or an address; None or empty means every interface.
+
+    Raises:
+        UsageError: it is not of this machine alone.
+    """
+    if not host or not all(_is_loopback(address) for address in _addresses(host)):
+        raise UsageError(
+            f"Without a key, everybody who reaches {host or '0.0.0.0'} could use this server.",
+            fix="Make one: adapters keys create --name web --allow '*'. Or say --api-key, or "
+            "--insecure.",
+        )
+
+
+def _addresses(host: str) -> list[str]:
+    try:
+        return [str(found[4][0]) for found in socket.getaddrinfo(host, None)]
+    except OSError:  # `check_port` says so
+        return [host]
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def port_error(host: str, port: int, error: OSError) -> Unavailable:

@@ -20,7 +20,7 @@ class Base:
     """The base this server serves."""
 
     names: tuple[str, ...]
-    """What requests call it; the first is what answers call it."""
+    """What requests call it; the first is what answers call it. Empty where a caller may not."""
     model: BaseModel
 
 
@@ -77,9 +77,12 @@ def check_base(version: Version, base: Base) -> None:
     """
     trained = version.manifest.base
     if trained.revision != base.model.revision:
+        served = (
+            f"{base.model.name} at {base.model.revision[:19]}" if base.names else "another base"
+        )
         raise BaseMismatch(
             f"{version.ref} was trained on {trained.name} at {trained.revision[:19]}; this server "
-            f"serves {base.model.name} at {base.model.revision[:19]}.",
+            f"serves {served}.",
             fix=f"Serve it with: adapters serve --base {trained.name}",
         )
 
@@ -147,4 +150,5 @@ def _known(snapshot: Snapshot, base: Base, word: str) -> str:
         if any(v.manifest.base.revision == revision for v in adapter.versions.values())
     ]
     known = [*base.names, *served]
-    return nearest(word, known) or f"Here are {', '.join(known[:12])}; see GET /v1/models."
+    here = f"Here are {', '.join(known[:12])}; see" if known else "See"
+    return nearest(word, known) or f"{here} GET /v1/models."

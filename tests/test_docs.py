@@ -19,6 +19,7 @@ DOCUMENTS = [
         "CHANGELOG.md",
         "docs/architecture.md",
         "docs/json.md",
+        "docs/serving.md",
         "docs/training.md",
         "docs/methods.md",
         "loadtests/README.md",

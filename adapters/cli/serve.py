@@ -17,12 +17,21 @@ def serve(
     port: Annotated[int, typer.Option(help="TCP port.")] = 8000,
     api_key: Annotated[
         list[str] | None,
-        typer.Option(envvar="VLLM_API_KEY", help="Ask every request for it; may be repeated."),
+        typer.Option(envvar="VLLM_API_KEY", help="A key that opens everything; may be repeated."),
     ] = None,
     drain_timeout: Annotated[
         int,
         typer.Option(metavar="SECONDS", min=0, help="What running requests get when it ends."),
     ] = 20,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let other machines in without any key.")
+    ] = False,
+    open_metrics: Annotated[
+        bool, typer.Option("--open-metrics", help="Show /metrics without an admin's key.")
+    ] = False,
+    share_prefix_cache: Annotated[
+        bool, typer.Option("--share-prefix-cache", help="Across keys: faster, and less private.")
+    ] = False,
     vllm_flags: Annotated[
         list[str] | None, typer.Argument(metavar="[-- VLLM_FLAGS]", help="Any of vLLM's flags.")
     ] = None,
@@ -30,7 +39,7 @@ def serve(
     """Serve a base and every adapter version of it in the registry, through vLLM.
 
     Ask for model NAME, NAME@v3, NAME@production or the base. New versions, moved aliases and
-    experiments are followed within a second; no restart.
+    experiments are followed within a second, keys (`adapters keys`) too; no restart.
 
     Example: adapters serve --base tiny --port 8000 -- --max-model-len 512
     """
@@ -42,8 +51,11 @@ def serve(
         revision,
         host,
         port,
-        tuple(api_key or ()),
-        tuple(vllm_flags or ()),
+        api_keys=tuple(api_key or ()),
+        insecure=insecure,
+        open_metrics=open_metrics,
+        share_prefix_cache=share_prefix_cache,
+        vllm_flags=tuple(vllm_flags or ()),
         drain_timeout_s=drain_timeout,
     )
     raise typer.Exit(run(settings))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,18 +33,29 @@ def free_port() -> int:
 def served(arguments: Sequence[str], log: Path, *, timeout_s: float = 600) -> Iterator[str]:
     """Run `adapters serve ARGUMENTS` on a free port while the block runs; yield its URL.
 
+    Its $ADAPTERS_HOME is the log's folder, so it asks for no key that is not made there.
+
     Raises:
         Unavailable: as `running`.
     """
     port = free_port()
     command = [*ADAPTERS, "serve", "--port", str(port), *arguments]
-    with running(command, f"http://127.0.0.1:{port}", "/ready", log, timeout_s=timeout_s) as url:
+    own = {**os.environ, "ADAPTERS_HOME": str(log.parent)}
+    own.pop("VLLM_API_KEY", None)
+    url = f"http://127.0.0.1:{port}"
+    with running(command, url, "/ready", log, timeout_s=timeout_s, environment=own) as url:
         yield url
 
 
 @contextmanager
 def running(
-    command: Sequence[str], url: str, ready: str, log: Path, *, timeout_s: float = 600
+    command: Sequence[str],
+    url: str,
+    ready: str,
+    log: Path,
+    *,
+    timeout_s: float = 600,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """Run a server while the block runs; yield its URL once GET `ready` succeeds.
 
@@ -61,6 +72,7 @@ def running(
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            env=environment,
         )
     try:
         _wait(process, f"{url}{ready}", log, timeout_s)

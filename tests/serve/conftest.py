@@ -14,12 +14,12 @@ from prometheus_client import CollectorRegistry
 
 from adapters.registry import Registry
 from adapters.types import BaseModel, Version
-from serve.access import Keys
 from serve.admission import Admission
 from serve.asgi import ASGIApp
 from serve.body import Limits
 from serve.echo_engine import EchoEngine
 from serve.gate import Gate
+from serve.keys import Keys
 from serve.metrics import Metrics
 from serve.observing import Observer
 from serve.routing import Base
@@ -65,7 +65,7 @@ class Server:
     def __init__(self, snapshot: Callable[[], Snapshot], **options: Any) -> None:
         self.engine = EchoEngine(SERVED.names[0], max_lora_rank=max(8, RANK))
         self.admission = Admission(self.engine)
-        keys = Keys(options.pop("keys", []))
+        keys = Keys(options.pop("keys", []), options.pop("journal", None))
         metrics = options.pop("metrics", None) or Metrics(CollectorRegistry())
         log_prompts = options.pop("log_prompts", False)
         self.app = Gate(

@@ -1,11 +1,12 @@
-"""Only the paths that are meant exist, and a key is asked for on all but three."""
+"""Only the paths that are meant exist, and a key is asked for on all but two."""
 
 from __future__ import annotations
 
 import pytest
 
-from serve.access import Keys, Kind, classify
+from serve.access import Kind, classify
 from serve.failures import RequestRefused
+from serve.keys import Keys
 from tests.serve.conftest import MakeServer
 
 # Every route that vLLM 0.32 mounts for a generating base with our settings, as its own log lists
@@ -59,8 +60,9 @@ DISGUISED = [
     "/health/../adapters",
     "/nothing",
 ]
-OPEN = ["/health", "/ready", "/metrics"]
+OPEN = ["/health", "/ready"]
 KEYED = [
+    ("GET", "/metrics"),
     ("GET", "/version"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/small"),
@@ -109,7 +111,7 @@ def test_with_a_key_set_everything_else_asks_for_it(
 
 
 @pytest.mark.parametrize("path", OPEN)
-def test_health_readiness_and_metrics_are_open(serve: MakeServer, path: str) -> None:
+def test_health_and_readiness_are_open(serve: MakeServer, path: str) -> None:
     assert serve(keys=["secret"]).ask("GET", path).status_code == 200
 
 
@@ -152,7 +154,7 @@ def test_a_websocket_is_closed_before_the_app_sees_it(serve: MakeServer) -> None
 
 def test_a_preflight_needs_no_key_but_a_path_that_exists() -> None:
     scope = {"method": "OPTIONS", "headers": []}
-    Keys(["secret"]).check(Kind.ROUTED, scope)
+    Keys(["secret"]).caller(Kind.ROUTED, scope)
     with pytest.raises(RequestRefused):
-        Keys(["secret"]).check(Kind.ROUTED, scope | {"method": "POST"})
+        Keys(["secret"]).caller(Kind.ROUTED, scope | {"method": "POST"})
     assert classify("/adapters") is Kind.DENIED
