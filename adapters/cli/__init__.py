@@ -25,6 +25,8 @@ _COMMANDS = {
     "data": ("adapters.cli.data:app", "Find out what a dataset holds before training on it."),
     "serve": ("adapters.cli.serve:serve", "Serve the registry's adapters through vLLM."),
     "keys": ("adapters.cli.keys:app", "Say who may ask the server for which adapters."),
+    "ps": ("adapters.cli.ps:ps", "Show what a running server has loaded."),
+    "doctor": ("adapters.cli.doctor:doctor", "Find out what is wrong with this machine."),
     "ab": ("adapters.cli.ab:app", "Split live traffic between versions."),
     "list": ("adapters.cli.registry:list_", "List adapters, or the versions of one."),
     "show": ("adapters.cli.registry:show", "Show one version."),

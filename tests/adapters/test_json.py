@@ -13,7 +13,9 @@ import pytest
 import typer
 
 from adapters.cli import app, main
+from adapters.doctor import Finding
 from adapters.retention import Retention
+from tests.adapters.test_ps import ROW
 from tests.conftest import BASE, MakeAdapter
 from tests.test_architecture import COMMANDS
 
@@ -223,10 +225,20 @@ def test_a_full_model_is_what_the_page_says(ask: Callable[..., Any], monkeypatch
     assert misfits(said, SHAPES["train --tuner full"]) == []
 
 
+def test_a_server_and_a_machine_print_what_the_page_says(
+    ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings = [Finding("ok", "disk", "fine"), Finding("fail", "vllm", "old", "pip install vllm")]
+    monkeypatch.setattr("adapters.cli.ps.listing", lambda *_: [ROW])
+    monkeypatch.setattr("adapters.doctor.examine", lambda **_: findings)
+    assert misfits(ask("ps"), SHAPES["ps"]) == []
+    assert misfits(ask("doctor", exit_code=1), SHAPES["doctor"]) == []
+
+
 def test_the_page_leaves_no_command_out() -> None:
     having = {" ".join(path) for path in COMMANDS if "--json" in options(path)}
     assert set(SHAPES) - {"lint --fix", "train --dry-run", "train --tuner full"} == having
-    run = {*LINES, "train", "merge", "import", "extract", "sweep", "lr-find"}
+    run = {*LINES, "train", "merge", "import", "extract", "sweep", "lr-find", "ps", "doctor"}
     assert run == having, "and each is run"
 
 
