@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from adapters.errors import AdaptersError
-from adapters.keys import KeyJournal, hash_of
+from adapters.keys import Key, KeyJournal, hash_of
 from serve.access import Kind, keyless, opens
 from serve.asgi import Scope, header
 from serve.caller import ANYBODY, Caller
@@ -52,6 +52,7 @@ class Keys:
         self._callers: Mapping[bytes, Caller] = self._admins
         self.needed = bool(admin_keys)
         """Whether requests need a key."""
+        self._read: tuple[Key, ...] | None = None
         self._trouble = ""
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="keys", daemon=True)
@@ -97,6 +98,8 @@ class Keys:
         if self._journal is None:
             return
         keys = self._journal.read()
+        if keys is self._read:
+            return
         before = {caller.key: caller for caller in self._callers.values()}
         self._callers = self._admins | {
             bytes.fromhex(key.sha256): before.get(key) or Caller(key, isolated=self._isolated)
@@ -104,6 +107,7 @@ class Keys:
             if not key.revoked_at
         }
         self.needed = self.needed or bool(keys)
+        self._read = keys
 
     def _follow(self) -> None:
         while not self._stopped.wait(_INTERVAL_S):

@@ -82,7 +82,9 @@ def counted(
         and (options is None or (isinstance(options, dict) and not options.get("include_usage")))
     )
     if hidden:
-        content = {**content, "stream_options": {**(options or {}), "include_usage": True}}
+        # Without `include_usage` vLLM takes no notice of `continuous_usage_stats`: nor with ours.
+        asked = {**(options or {}), "include_usage": True, "continuous_usage_stats": False}
+        content = {**content, "stream_options": asked}
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.body" and (chunk := message.get("body", b"")):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -353,6 +355,25 @@ def test_a_stored_response_is_its_keys_alone(
     assert server.ask("GET", f"/v1/responses/{given}", headers=bearer("flag")).status_code == 200
 
 
+def test_the_log_names_the_key_and_nothing_of_it(
+    serve: MakeServer,
+    support: tuple[Version, Version],
+    journal: KeyJournal,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    key, secret = journal.create("web", allow=["support"])
+    caplog.set_level("INFO")
+    server = serve(keys=["flag"], journal=journal)
+    for given in (secret, "flag", "wrong"):
+        ask(server, given)
+    lines = [record.__dict__ for record in caplog.records]
+    fields = [line["fields"] for line in lines if "fields" in line]
+    assert [line.get("key") for line in fields] == [key.id, None, None]
+    said = caplog.text + json.dumps(fields)
+    for word in (secret, key.sha256, "flag", "wrong", "web"):
+        assert word not in said
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])
 def test_this_machine_alone_needs_no_key(host: str) -> None:
     check_exposure(host)
@@ -364,6 +385,26 @@ def test_others_are_not_let_in_without_one(host: str | None) -> None:
         check_exposure(host)
     for way in ("adapters keys create", "--api-key", "--insecure"):
         assert way in refused.value.fix
+
+
+def test_vllms_own_flags_are_seen_too_and_a_socket_in_the_file_system_is_no_others() -> None:
+    from serve.launch import Settings, _keys
+
+    def args(**given: Any) -> Namespace:
+        return Namespace(**{"host": "127.0.0.1", "uds": None, "api_key": None} | given)
+
+    settings = Settings("tiny")
+    assert not _keys(settings, args()).needed
+    assert not _keys(settings, args(host="0.0.0.0", uds="/run/it")).needed
+    assert not _keys(replace(settings, insecure=True), args(host="0.0.0.0")).needed
+    with pytest.raises(UsageError, match=r"0\.0\.0\.0"):
+        _keys(settings, args(host="0.0.0.0"))
+    vllms = args(host=None, api_key=["theirs", ""])
+    assert _keys(settings, vllms).needed
+    assert vllms.api_key is None, "vLLM's own check is out of the way"
+    assert _keys(replace(settings, api_keys=("ours",)), args(host="::")).needed
+    KeyJournal().create("web", allow=["*"])
+    assert _keys(settings, args(host="0.0.0.0")).needed
 
 
 def test_a_server_without_a_key_does_not_start_for_others(

@@ -114,7 +114,10 @@ def test_a_client_that_asked_for_no_usage_gets_none_and_it_is_counted(
     content = {"stream": True, "prompt": "x", **options}
     for chunks in ([TOKEN, USAGE, DONE], [TOKEN + USAGE + DONE]):
         asked, got, counts = stream(content, chunks, path)
-        assert asked["stream_options"] == {"include_usage": True}
+        assert asked["stream_options"] == {
+            "include_usage": True,
+            "continuous_usage_stats": False,
+        }
         assert got == TOKEN + DONE
         assert counts == (7, 3)
 
