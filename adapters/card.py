@@ -27,6 +27,20 @@ A LoRA adapter of `{base}` (revision `{revision}`), made with Switchyard.
 
 {recipe}
 """
+_PROMPT_CARD = """---
+{base_model}pipeline_tag: text-generation
+tags: [prompt, switchyard]
+---
+
+# {name}
+
+A prompt over {on}`{base}` (revision `{revision}`), made with Switchyard. It has no weights of its
+own. `adapters serve` adds this to requests that do not say otherwise:
+
+```json
+{serving}
+```
+"""
 _SPEAKS = """With Switchyard, and `model="{name}"` in any OpenAI client:
 
     adapters serve --base {base}{registry}
@@ -82,6 +96,8 @@ def card(
 
 def hub_card(manifest: Manifest, org: str, rank: int) -> str:
     """Return the README.md of a version in `org` on the Hub that was published without one."""
+    if manifest.kind == "prompt":
+        return prompt_card(manifest.name, manifest.base, manifest.serving)
     name, revision = manifest.name, f"v{manifest.version}"
     folder = f"{name}-{revision}"
     use = {
@@ -93,6 +109,18 @@ def hub_card(manifest: Manifest, org: str, rank: int) -> str:
     m = manifest
     curve = CURVE_FILE in m.files
     return _filled(name, m.base, m.recipe, m.dataset, m.metrics, rank, m.serving, curve, use)
+
+
+def prompt_card(name: str, base: BaseModel, serving: Mapping[str, Any]) -> str:
+    """Return the README.md of a prompt-only version; as `card`, no times and no number."""
+    return _PROMPT_CARD.format(
+        name=name,
+        base=base.name,
+        base_model="" if base.local else f"base_model: {json.dumps(base.id)}\n",
+        revision=base.revision,
+        on=f"`{serving['on']}`, a LoRA adapter of " if "on" in serving else "",
+        serving=json.dumps(serving, indent=2, ensure_ascii=False),
+    )
 
 
 def _filled(

@@ -37,6 +37,7 @@ class Difference:
     recipe: Mapping[str, Change]
     dataset: Mapping[str, Change]
     metrics: Mapping[str, Change]
+    serving: Mapping[str, Change]
     lineage: Mapping[str, Change]
     modules: tuple[ModuleChange, ...]
 
@@ -60,6 +61,7 @@ def compare(left: Version, right: Version) -> Difference:
         recipe=_changes(one.recipe, two.recipe),
         dataset=_changes(one.dataset, two.dataset),
         metrics=_changes(one.metrics, two.metrics),
+        serving=_changes(one.serving, two.serving),
         lineage=_changes(
             {"parents": list(one.parents), "tags": list(one.tags), **one.code},
             {"parents": list(two.parents), "tags": list(two.tags), **two.code},
@@ -74,9 +76,13 @@ def _changes(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Cha
 
 
 def _modules(left: Version, right: Version) -> tuple[ModuleChange, ...]:
-    if all(left.manifest.files[f] == right.manifest.files[f] for f in (CONFIG_FILE, WEIGHTS_FILE)):
+    held = [[v.manifest.files.get(f) for f in (CONFIG_FILE, WEIGHTS_FILE)] for v in (left, right)]
+    if held[0] == held[1]:
         return ()  # nothing to read
-    before, after = read_deltas(left.path), read_deltas(right.path)
+    before, after = (
+        {} if version.manifest.kind == "prompt" else read_deltas(version.path)
+        for version in (left, right)
+    )
     found = []
     for module in sorted(before.keys() | after.keys()):
         one, two = before.get(module), after.get(module)

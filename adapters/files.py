@@ -9,7 +9,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -26,11 +26,14 @@ CURVE_FILE = "loss.png"
 """The run's loss curve, as the model card shows it; see `train.plots`."""
 SWEEP_FILE = "sweep.json"
 """The trials among which the version is the best; see `train.sweep`."""
+SERVING_FILE = "serving.json"
+"""What the server adds to requests; see `adapters.serving`."""
 TOLD_FILES = (CARD_FILE, RECEIPT_FILE, CURVE_FILE, "loss.svg", "loss.csv", SWEEP_FILE)
 """What tells people of a version; nothing that computes reads them."""
 _OPTIONAL = frozenset(
     {
         *TOLD_FILES,
+        SERVING_FILE,
         "tokenizer.json",
         "tokenizer.model",
         "tokenizer_config.json",
@@ -46,9 +49,10 @@ _CHUNK_BYTES = 1 << 20
 
 
 def version_files(folder: Path) -> list[str]:
-    """Return the file names of an adapter folder, sorted; only files a version may hold.
+    """Return the file names of a version's folder, sorted; only files a version may hold.
 
-    `manifest.json` is left out: a published folder can be published again.
+    An adapter has weights and their configuration, a prompt-only version neither of them but
+    `serving.json`. `manifest.json` is left out: a published folder can be published again.
 
     Raises:
         InvalidAdapter: no such folder, a file missing, or one that is not a plain file of the
@@ -76,12 +80,19 @@ def version_files(folder: Path) -> list[str]:
                 if pickled
                 else f"A version holds {', '.join(sorted(ALLOWED))}.",
             )
+    if is_prompt_only(names):
+        return names
     for required in (CONFIG_FILE, WEIGHTS_FILE):
         if required not in names:
             raise InvalidAdapter(
                 f"{folder} has no {required}.", fix="Name a folder written by save_pretrained()."
             )
     return names
+
+
+def is_prompt_only(names: Collection[str]) -> bool:
+    """Say whether a folder of these files is a prompt-only version's, which has no weights."""
+    return SERVING_FILE in names and not {CONFIG_FILE, WEIGHTS_FILE}.intersection(names)
 
 
 def sha256_file(path: Path) -> str:

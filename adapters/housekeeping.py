@@ -80,8 +80,8 @@ class Housekeeping(Registry):
         Raises:
             InvalidName, NotFound: no such version.
             UsageError: `ref` names no version by number or digest.
-            Conflict: an alias points at it or a running experiment uses it; the message names
-                each, the fix says how to let go.
+            Conflict: an alias points at it, a running experiment uses it or a prompt-only version
+                stands on it; the message names each, the fix says how to let go.
         """
         name, number = self._exactly(ref)
         with self._backend.writing(name):
@@ -95,10 +95,12 @@ class Housekeeping(Registry):
 
         Raises:
             InvalidName, NotFound, UsageError: as `retire`.
+            NotFound, Rejected: what a prompt-only version stands on was deleted or retired.
         """
         name, number = self._exactly(ref)
         version = self._backend.open(name, number)
         if number in self.standings(name):
+            self._check_ground(version)
             self._rule(name, STANDING, "restore", version=number, reason=reason)
         return version
 
@@ -143,8 +145,8 @@ class Housekeeping(Registry):
 
         Raises:
             InvalidName, NotFound, UsageError: as `retire`.
-            Conflict: an alias, a running experiment or a running server holds it; the message
-                names each, the fix says how to let go.
+            Conflict: an alias, a running experiment, a prompt-only version that stands on it or a
+                running server holds it; the message names each, the fix says how to let go.
         """
         name, number = self._exactly(ref)
         with self._backend.writing(name):
@@ -225,6 +227,26 @@ class Housekeeping(Registry):
         if phase and number in [arm.version for arm in phase.arms]:
             fix = f"Stop it: adapters ab stop {name}"
             found.append(Holder(f"the experiment {phase.experiment} runs with it", fix))
+        for ref in self._standing_on(name, number):
+            found.append(Holder(f"{ref} stands on it", f"First: adapters retire {ref}"))
+        return found
+
+    def _standing_on(self, name: str, number: int) -> list[str]:
+        """Return the refs of prompt-only versions that would not be served without this one."""
+        try:
+            ground = self._backend.open(name, number).manifest
+        except RegistryUnavailable:  # damaged: nobody can stand on it
+            return []
+        found = []
+        for each in self.names():
+            against = self.standings(each)
+            for above in self._backend.numbers(each):
+                if (standing := against.get(above)) and standing.state == "retired":
+                    continue
+                with suppress(NotFound, RegistryUnavailable):  # deleted meanwhile, or damaged
+                    manifest = self._backend.open(each, above).manifest
+                    if (on := manifest.on) and (on.name, on.digest) == (name, ground.digest):
+                        found.append(f"{each}@v{above}")
         return found
 
     def _servers(self, name: str, number: int) -> list[Holder]:

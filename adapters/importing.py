@@ -15,12 +15,20 @@ from typing import Any
 
 from adapters import bases
 from adapters.errors import InvalidAdapter
-from adapters.files import CONFIG_FILE, TOLD_FILES, WEIGHTS_FILE, copy_in, sha256_file
+from adapters.files import (
+    CONFIG_FILE,
+    SERVING_FILE,
+    TOLD_FILES,
+    WEIGHTS_FILE,
+    copy_in,
+    sha256_file,
+)
 from adapters.lint import read_config
 from adapters.registry import Registry
+from adapters.serving import Serving
 from adapters.types import Version, check_name
 
-_TAKEN = (CONFIG_FILE, WEIGHTS_FILE, *TOLD_FILES)
+_TAKEN = (CONFIG_FILE, WEIGHTS_FILE, SERVING_FILE, *TOLD_FILES)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "chat_template.jinja")
 _PICKLED = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 _LOG_LIMIT_BYTES = 64 << 20
@@ -43,12 +51,14 @@ def import_adapter(
     *,
     base: str | None = None,
     revision: str | None = None,
+    serving: Serving | None = None,
     tags: Sequence[str] = (),
     notes: str = "",
 ) -> Imported:
     """Publish the adapter at `source` as the next version of `name`. Atomic, as `publish` is.
 
-    `source`: a folder, or a Hub id. `base`: None takes what adapter_config.json names.
+    `source`: a folder, or a Hub id. `base`: None takes what adapter_config.json names. `serving`:
+    the server's defaults; None takes those that lie beside the adapter, if there are any.
 
     Raises:
         InvalidName, NotFound, Unavailable: the name, the source or the base (see
@@ -65,6 +75,9 @@ def import_adapter(
         for file in _TAKEN:
             if (folder / file).exists():
                 _copy(folder / file, Path(scratch) / file)
+        if serving:
+            (Path(scratch) / SERVING_FILE).unlink(missing_ok=True)
+            (Path(scratch) / SERVING_FILE).write_bytes(serving.to_bytes())
         version = registry.publish(
             name,
             Path(scratch),

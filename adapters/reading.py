@@ -187,6 +187,14 @@ class Reader:
             raise self._no_alias(ref.name, ref.alias)
         return aliases[ref.alias]
 
+    def ground(self, version: Version) -> Version | None:
+        """Return what a prompt-only version stands on, whatever its standing; None: the base.
+
+        Raises:
+            NotFound: it is not in this registry.
+        """
+        return self.resolve(version.manifest.on) if version.manifest.on else None
+
     def history(self, name: str, alias: str = PRODUCTION) -> list[AliasMove]:
         """Return every move of an alias, oldest first; empty where there is no such alias."""
         journal = aliases_journal(check_alias(alias))

@@ -1,8 +1,8 @@
 """What garbage is: versions that nobody holds, nobody can roll back to, and nothing comes from.
 
 Kept are what an alias points at and what one rollback would bring back, the arms of running
-experiments, what running servers have loaded, the last few versions of each adapter, and the
-parents of all these, so that lineage leads somewhere.
+experiments, what running servers have loaded, the last few versions of each adapter, and of all
+these the parents, so that lineage leads somewhere, and what they stand on.
 """
 
 from __future__ import annotations
@@ -53,7 +53,14 @@ class Retention(Housekeeping):
         while unseen := (kept & every.keys()) - looked_at:
             looked_at |= unseen
             for key in unseen:
-                kept |= versions_named(every[key].manifest.parents)
+                manifest = every[key].manifest
+                kept |= versions_named(manifest.parents)
+                if on := manifest.on:  # a parent too, but under this registry's own number
+                    kept |= {
+                        each
+                        for each, version in every.items()
+                        if (each[0], version.manifest.digest) == (on.name, on.digest)
+                    }
         return [version for key, version in every.items() if key not in kept]
 
     def plan(self, *, keep_last: int) -> list[Usage]:

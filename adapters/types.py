@@ -183,7 +183,7 @@ class Manifest:
     files: Mapping[str, File]
     base: BaseModel
     peft: Mapping[str, Any]
-    """r, lora_alpha, target_modules and the like, out of adapter_config.json."""
+    """r, lora_alpha, target_modules and the like, out of adapter_config.json; empty without."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     dataset: Mapping[str, Any] = field(default_factory=dict)
     """Path as given, sha256, row counts: the data receipt."""
@@ -194,10 +194,22 @@ class Manifest:
     """Engine names of the versions this one was made from."""
     lint: Mapping[str, Any] = field(default_factory=dict)
     serving: Mapping[str, Any] = field(default_factory=dict)
-    """Defaults the server applies: system prompt, stop, sampling."""
+    """What `serving.json` holds: the defaults that the server applies (`adapters.serving`)."""
     tags: tuple[str, ...] = ()
     notes: str = ""
+    kind: Literal["lora", "prompt"] = "lora"
+    """`prompt`: it has no weights, only text over the base or, as `serving` says, a version."""
     schema: int = MANIFEST_SCHEMA
+
+    @property
+    def on(self) -> Ref | None:
+        """What a prompt-only version stands on, by its digest; None: the base.
+
+        Raises:
+            InvalidName: somebody else wrote it.
+        """
+        said = self.serving.get("on") if self.kind == "prompt" else None
+        return None if said is None else Ref.parse(str(said))
 
     def as_json(self) -> dict[str, Any]:
         """Return what `manifest.json` holds."""
@@ -233,6 +245,8 @@ def _check_kinds(manifest: Manifest) -> None:
     for found, kind in ((texts, str), (numbers, int), (mappings, dict)):
         if wrong := [each for each in found if type(each) is not kind]:
             raise TypeError(f"{str(wrong[0])[:40]!r} is no {kind.__name__}")
+    if manifest.kind not in ("lora", "prompt"):
+        raise ValueError(f"its kind is {manifest.kind!r:.40}")
     if not all(isinstance(value, int | float) for value in manifest.metrics.values()):
         raise TypeError("a metric is no number")
     datetime.fromisoformat(manifest.created_at)
@@ -244,7 +258,7 @@ class Version:
 
     manifest: Manifest
     path: Path
-    """The PEFT folder. Read-only; never changed or moved while published."""
+    """Its folder, a PEFT one if it has weights. Read-only; never changed or moved."""
 
     @property
     def name(self) -> str:

@@ -21,8 +21,10 @@ from adapters import bases
 from adapters.card import card
 from adapters.deltas import Delta, distance, norm, read_deltas
 from adapters.errors import BaseMismatch, Rejected, UsageError
+from adapters.files import SERVING_FILE
 from adapters.lint.classifier import CLASSIFIER
 from adapters.registry import Registry
+from adapters.serving import Serving
 from adapters.types import Version, check_name
 from train.lowrank import cut_factors, write
 
@@ -76,6 +78,11 @@ def merge(asked: Merge, registry: Registry, *, base: str | None = None) -> Versi
                 f"{version.manifest.base.name}.",
                 fix="Merge versions of one base.",
             )
+    if bare := [v.ref for v in versions if v.manifest.kind == "prompt"]:
+        raise Rejected(
+            f"{', '.join(bare)} has no weights, only a prompt.",
+            fix="Merge what it stands on, and give the outcome the prompt: adapters prompt new",
+        )
     if heads := [v.ref for v in versions if v.manifest.peft.get("task_type") == CLASSIFIER]:
         raise Rejected(
             f"{', '.join(heads)} has a head beside its LoRA, which nothing merges.",
@@ -107,8 +114,10 @@ def merge(asked: Merge, registry: Registry, *, base: str | None = None) -> Versi
             "density": asked.density if "ties" in asked.method else None,
             "seed": asked.seed if "dare" in asked.method else None,
         }
+        if common := _common([version.manifest.serving for version in versions]):
+            (Path(folder) / SERVING_FILE).write_bytes(Serving.from_json(common).to_bytes())
         metrics = {"merge_error": error}
-        text = card(asked.name, origin, recipe, {}, metrics, rank)
+        text = card(asked.name, origin, recipe, {}, metrics, rank, serving=common)
         (Path(folder) / "README.md").write_text(text, encoding="utf-8")
         return registry.publish(
             asked.name,
@@ -119,6 +128,12 @@ def merge(asked: Merge, registry: Registry, *, base: str | None = None) -> Versi
             metrics=metrics,
             parents=[version.engine_name for version in versions],
         )
+
+
+def _common(defaults: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the serving defaults that all parents agree on: each was trained to be asked so."""
+    first, *others = defaults
+    return {key: value for key, value in first.items() if all(o.get(key) == value for o in others)}
 
 
 def _check(asked: Merge) -> None:

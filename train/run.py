@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters.errors import Rejected, UsageError
-from adapters.files import CARD_FILE, CONFIG_FILE, CURVE_FILE, RECEIPT_FILE
+from adapters.files import CARD_FILE, CONFIG_FILE, CURVE_FILE, RECEIPT_FILE, SERVING_FILE
 from adapters.lint import rank_class
 from adapters.registry import Registry
+from adapters.serving import Serving
 from adapters.types import Version
 from train import trackers
 from train.before import load_tokenizer, prepare_rows, ready
@@ -232,6 +233,8 @@ def publish(
     recipe = asdict(job.recipe)
     options = dataset.get("parity", {}).get("chat_template_kwargs")
     serving = {"chat_template_kwargs": options} if options else {}
+    if serving:
+        (folder / SERVING_FILE).write_bytes(Serving.from_json(serving).to_bytes())
     from adapters.card import card
 
     text = card(
@@ -254,7 +257,6 @@ def publish(
         dataset=dataset,
         metrics=metrics,
         code=plan.code,
-        serving=serving,
         tags=job.tags,
         notes=job.notes,
     )

@@ -33,6 +33,7 @@ _COMMANDS = {
     "diff": ("adapters.cli.diff:diff", "Show how two versions differ."),
     "lint": ("adapters.cli.lint:lint", "Check that vLLM serves an adapter as PEFT does."),
     "import": ("adapters.cli.importing:import_", "Publish an adapter that was made elsewhere."),
+    "prompt": ("adapters.cli.prompt:app", "Publish a system prompt or shots as a version."),
     "push": ("adapters.cli.transfer:push", "Send a version to another registry."),
     "pull": ("adapters.cli.transfer:pull", "Fetch a version from another registry."),
     "extract": ("adapters.cli.extract:extract", "Turn a full fine-tune into an adapter."),

@@ -35,7 +35,7 @@ def diff(
 
 
 def _text(found: Difference) -> str:
-    kinds = ("base", "peft", "recipe", "dataset", "metrics", "lineage")
+    kinds = ("base", "peft", "recipe", "dataset", "metrics", "serving", "lineage")
     rows = [
         (kind, key, *map(_short, change))
         for kind in kinds

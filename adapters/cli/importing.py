@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,9 @@ def import_(
         str | None, typer.Option(help="The base.  [default: what adapter_config.json names]")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit or tag, of a Hub id.")] = None,
+    serving: Annotated[
+        Path | None, typer.Option(help="The server's defaults, as JSON (see docs/serving.md).")
+    ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
     notes: Annotated[str, typer.Option(help="Free text, kept with the version.")] = "",
     registry: RegistryOption = None,
@@ -30,6 +34,7 @@ def import_(
     Example: adapters import ./checkpoint-500 --name support --base Qwen/Qwen3-0.6B
     """
     from adapters.importing import import_adapter
+    from adapters.serving import Serving
 
     done = import_adapter(
         Registry.open(registry),
@@ -37,6 +42,7 @@ def import_(
         name,
         base=base,
         revision=revision,
+        serving=Serving.read(serving) if serving else None,
         tags=tag or (),
         notes=notes,
     )

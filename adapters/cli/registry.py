@@ -269,11 +269,17 @@ def _card(version: Version, standing: Standing | None, labels: Labels) -> str:
         ("metrics", ", ".join(f"{k}={_rounded(v)}" for k, v in manifest.metrics.items())),
         ("tags", ", ".join(labels.tags)),
         ("notes", labels.notes),
+        ("serving", ", ".join(f"{k}={_short(v)}" for k, v in manifest.serving.items())),
         ("parents", ", ".join(manifest.parents) or None),
         ("lint", "passed" if manifest.lint.get("passed") else "failed"),
         ("size", f"{sum(f.size_bytes for f in manifest.files.values()) / 1e6:.1f} MB"),
     ]
     return "\n".join(f"{key:<8}  {value}" for key, value in facts if value not in (None, ""))
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _rounded(value: object) -> object:

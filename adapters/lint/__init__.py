@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.errors import InvalidAdapter
-from adapters.files import WEIGHTS_FILE, version_files
+from adapters.files import WEIGHTS_FILE, is_prompt_only, version_files
 from adapters.lint.base import Base, check_known
 from adapters.lint.classifier import HEAD_KEY, check_head, is_classifier
 from adapters.lint.config import MODULE_FIELDS, check_config, read_base_config, read_config
@@ -24,6 +24,7 @@ from adapters.lint.expressions import Clock
 from adapters.lint.findings import RANK_CLASSES, WARNINGS, Finding, Report, rank_class
 from adapters.lint.identity import check_identity, check_tokenizer
 from adapters.lint.scales import Scales
+from adapters.lint.serving import check_prompt, check_serving
 from adapters.lint.tensors import check_tensors, check_values, parts_of
 from adapters.weights import read_header
 
@@ -63,8 +64,9 @@ def check_adapter(
     base_path: Path | None = None,
     values: bool = True,
 ) -> Report:
-    """Check an adapter folder whose files are already known to be plain files.
+    """Check a version's folder whose files are already known to be plain files.
 
+    One without weights (`adapters.files.is_prompt_only`) is held against no base.
     `base_config`: the base's config.json, where it is known; module paths and sizes are then
     checked against it too. `base_id`: the base's Hub id or path, held against the one that the
     adapter names. `base_path`: the base's folder, whose tokenizer is compared.
@@ -74,6 +76,8 @@ def check_adapter(
         InvalidAdapter: so broken that there is nothing to check (see `read_config`,
             `adapters.weights.read_header`).
     """
+    if is_prompt_only([entry.name for entry in folder.iterdir()]):
+        return check_prompt(folder)
     config = read_config(folder)
     weights = folder / WEIGHTS_FILE
     tensors = read_header(weights)
@@ -94,6 +98,7 @@ def check_adapter(
             said += check_values(weights, tensors, scales, base_config)
             said += check_copies(weights, tensors, base)
     said += check_tokenizer(folder, base_path) if base_path else ()
+    said += check_serving(folder)
     parts = {name: pair for name in tensors if (pair := parts_of(name))}
     modules = {module for module, _ in parts.values()}
     ranks = [tensors[n].shape[0] for n, (_, side) in parts.items() if side == "A"]

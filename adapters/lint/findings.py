@@ -32,6 +32,7 @@ _CONSEQUENCES = {
     "target": "PEFT would leave it out and vLLM would serve it: two different answers",
     "value": "vLLM would serve garbage, to requests for other adapters too",
     "zero": "vLLM would serve the base's answers under the adapter's name",
+    "serving": "the server could not apply it, and requests would be answered without it",
     "identity": "vLLM would serve it on weights that it was not trained on",
     "revision": "its weights may not be those that it was trained on",
     "tokenizer": "the server uses the base's, so prompts may differ from those in training",

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from adapters import __version__
-from adapters.errors import InvalidAdapter, NotFound, RegistryUnavailable
-from adapters.files import differences, digest, version_files
+from adapters.errors import InvalidAdapter, NotFound, RegistryUnavailable, Rejected
+from adapters.files import SERVING_FILE, differences, digest, is_prompt_only, version_files
+from adapters.journals import LOG, entry_line
 from adapters.lint import Report, check_adapter, read_base_config
+from adapters.serving import Serving
 from adapters.types import BaseModel, File, Manifest, Version, check_name
 from adapters.verbs.writer import Writer, now
 
@@ -40,19 +42,20 @@ class Publishing(Writer):
         metrics: Mapping[str, float] | None = None,
         code: Mapping[str, str] | None = None,
         parents: Sequence[str] = (),
-        serving: Mapping[str, Any] | None = None,
         tags: Sequence[str] = (),
         notes: str = "",
     ) -> Version:
-        """Make a PEFT folder the adapter's next version. Atomic; `folder` is left as it is.
+        """Make a folder the adapter's next version. Atomic; `folder` is left as it is.
 
-        `base_path`: the base's folder, where it is on this machine; modules and shapes are then
-        checked against its config.json.
+        A PEFT folder, beside it `serving.json` where the server is to apply defaults; or that
+        file alone, of a prompt-only version. `base_path`: the base's folder, where it is on this
+        machine; modules and shapes are then checked against its config.json.
 
         Raises:
             InvalidName: `name` is not an adapter name.
             InvalidAdapter: lint refuses it; the message names the findings.
             Rejected: `base_path` holds no readable config.json.
+            NotFound, Rejected: what a prompt-only version stands on is not here, or not served.
             UsageError: metrics, recipe and the like that JSON cannot hold (NaN, a path …).
             RegistryUnavailable: the registry cannot be written.
             Then nothing was published, or all of it and only its line in the log is missing.
@@ -81,15 +84,17 @@ class Publishing(Writer):
             code={"lora-switchyard": __version__, **(code or {})},
             parents=tuple(parents),
             lint=report.as_json(),
-            serving=serving or {},
+            serving=_serving(folder, paths),
             tags=tuple(tags),
             notes=notes,
+            kind="prompt" if is_prompt_only(paths) else "lora",
         )
 
         def manifest(number: int, files: Mapping[str, File]) -> Manifest:
             return replace(draft, version=number, digest=digest(files), files=files)
 
         version = self._backend.publish(name, folder, paths, manifest)
+        self._stand(version)
         self._note(name, "publish", version=version.number, digest=version.manifest.digest)
         return version
 
@@ -102,6 +107,7 @@ class Publishing(Writer):
 
         Raises:
             InvalidAdapter: its files are not what was published, or lint refuses them.
+            NotFound, Rejected: what a prompt-only version stands on is not here, or not served.
             RegistryUnavailable: this registry cannot be written.
         """
         folder, theirs = version.path, version.manifest
@@ -112,6 +118,7 @@ class Publishing(Writer):
             )
         paths = version_files(folder)
         _refuse_findings(check_adapter(folder), version.ref)
+        self._check_ground(version)
         draft = replace(theirs, publish_id=secrets.token_hex(16))
 
         def manifest(number: int, files: Mapping[str, File]) -> Manifest:
@@ -129,9 +136,24 @@ class Publishing(Writer):
             )
         except _AlreadyHere as found:
             return found.version
+        self._stand(received)
         as_theirs = version.engine_name
         self._note(version.name, "publish", version=received.number, received=as_theirs)
         return received
+
+    def _stand(self, version: Version) -> None:
+        """Take a prompt-only version back whose ground went while it was published."""
+        try:
+            self._check_ground(version)
+        except (NotFound, Rejected):
+            entry = self._entry("delete", version=version.number, reason="its ground is gone")
+            self._backend.delete(version.name, version.number, entry_line(entry))
+            self._backend.append(version.name, LOG, entry_line(entry))
+            raise
+
+
+def _serving(folder: Path, paths: Sequence[str]) -> dict[str, Any]:
+    return Serving.read(folder / SERVING_FILE).as_json() if SERVING_FILE in paths else {}
 
 
 class _AlreadyHere(Exception):

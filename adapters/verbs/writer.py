@@ -10,7 +10,7 @@ from typing import Any
 from adapters.errors import Rejected
 from adapters.journals import LOG, entry_line
 from adapters.reading import Reader
-from adapters.types import LogEntry
+from adapters.types import LogEntry, Version
 
 
 class Writer(Reader):
@@ -28,6 +28,16 @@ class Writer(Reader):
                 f"{version.ref} did not pass lint, so vLLM would refuse it or serve it wrongly.",
                 fix=f"See what was found: adapters show {version.ref} --json",
             )
+
+    def _check_ground(self, version: Version) -> None:
+        """Refuse a prompt-only version whose ground is gone or not served. Under no lock yet.
+
+        Who deletes or retires looks for what stands on it under this same lock, or afterwards.
+        """
+        if on := version.manifest.on:
+            with self._backend.writing(on.name):
+                ground = self.resolve(on)
+                self._check_may_stand(ground.name, ground.number)
 
     def _note(
         self,

@@ -119,6 +119,7 @@ LINES = {
     "tag": ["tag support@v3 --add lang=de --notes fine", "show support@v3", "list"],
     "protect": ["protect support", "protect support --undo"],
     "gc": ["gc --keep-last 0", "gc --keep-last 0 --yes"],
+    "prompt new": ["prompt new terse --on support@v1 --set top_p=0.5", "show terse"],
     "push": ["push support@v1 {place}/other", "push support@v1 {place}/other --dry-run"],
     "pull": ["push support@v1 {place}/other", "pull {place}/other/support@v1"],
     "data check": ["data check {place}/rows.jsonl"],

@@ -34,6 +34,7 @@ def support(registry: Registry, make_adapter: MakeAdapter) -> Registry:
 
 
 def test_a_version_says_where_it_came_from(registry: Registry, adapter_folder: Path) -> None:
+    (adapter_folder / "serving.json").write_text('{"stop": "\\n"}')
     published = registry.publish(
         "support",
         adapter_folder,
@@ -43,7 +44,6 @@ def test_a_version_says_where_it_came_from(registry: Registry, adapter_folder: P
         metrics={"eval_loss": 0.25},
         code={"torch": "2.13"},
         parents=["support@v1+000000000000"],
-        serving={"stop": ["\n"]},
         tags=["first"],
         notes="süß",
     )

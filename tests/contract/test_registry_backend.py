@@ -17,7 +17,7 @@ import pytest
 
 from adapters.backends import RegistryBackend
 from adapters.errors import Conflict, NotFound, RegistryUnavailable, UsageError
-from adapters.files import differences, sha256_file
+from adapters.files import differences, sha256_file, version_files
 from adapters.types import File, Manifest
 from tests.contract.registry_backends import JOURNAL, KINDS, NAME, Kind, manifest, publish
 
@@ -124,6 +124,30 @@ def test_only_the_paths_named_are_taken(backend: RegistryBackend, adapter_folder
         NAME, adapter_folder, paths, lambda n, files: manifest(NAME, n, files)
     )
     assert list(version.manifest.files) == paths
+    assert_whole(backend, 1)
+
+
+def test_a_version_without_weights_is_one_like_any_other(
+    backend: RegistryBackend, accidents: Kind, place: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "prompt"
+    folder.mkdir()
+    (folder / "serving.json").write_text('{"system": "Be brief."}')
+
+    def prompt(number: int, files: Mapping[str, File]) -> Manifest:
+        chosen = {"system": "Be brief."}
+        return replace(manifest(NAME, number, files), kind="prompt", serving=chosen)
+
+    for _ in range(2):
+        backend.publish(NAME, folder, version_files(folder), prompt)
+    for reader in (backend, accidents.open(place)):
+        assert_whole(reader, 2)
+        found = reader.open(NAME, 2)
+        assert (found.manifest.kind, list(found.manifest.files)) == ("prompt", ["serving.json"])
+        assert found.manifest.serving == {"system": "Be brief."}
+    backend.delete(NAME, 2, {})
+    backend.sweep(NAME)
+    assert backend.numbers(NAME) == [1]
     assert_whole(backend, 1)
 
 
