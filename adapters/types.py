@@ -203,11 +203,7 @@ class Manifest:
 
     @property
     def on(self) -> Ref | None:
-        """What a prompt-only version stands on, by its digest; None: the base.
-
-        Raises:
-            InvalidName: somebody else wrote it.
-        """
+        """What a prompt-only version stands on, by its digest; None: the base."""
         said = self.serving.get("on") if self.kind == "prompt" else None
         return None if said is None else Ref.parse(str(said))
 
@@ -247,6 +243,10 @@ def _check_kinds(manifest: Manifest) -> None:
             raise TypeError(f"{str(wrong[0])[:40]!r} is no {kind.__name__}")
     if manifest.kind not in ("lora", "prompt"):
         raise ValueError(f"its kind is {manifest.kind!r:.40}")
+    try:
+        _ = manifest.on
+    except InvalidName as error:
+        raise ValueError(error.message) from error
     if not all(isinstance(value, int | float) for value in manifest.metrics.values()):
         raise TypeError("a metric is no number")
     datetime.fromisoformat(manifest.created_at)

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from adapters.errors import AdaptersError
-from adapters.types import LATEST
-from serve.routing import Base, route
+from adapters.types import LATEST, Version
+from serve.routing import Base, ground_of, route
 from serve.snapshot import Snapshot
 
 _OWNER = "switchyard"
@@ -25,7 +25,8 @@ def listing(snapshot: Snapshot, base: Base) -> dict[str, Any]:
 
 
 def card(snapshot: Snapshot, base: Base, model: str) -> dict[str, Any]:
-    """Return one model object: `root` is the engine name behind it now, `parent` the base, if seen.
+    """Return one model object: `root` is the engine name behind it now, `parent` the base or the
+    version that it stands on, if seen.
 
     A name under an experiment shows what stands behind it without one; the answers themselves
     say which arm they came from.
@@ -41,8 +42,15 @@ def card(snapshot: Snapshot, base: Base, model: str) -> dict[str, Any]:
         "created": int(created),
         "owned_by": _OWNER,
         "root": version.engine_name if version else base.names[0],
-        "parent": base.names[0] if version and base.names else None,
+        "parent": _parent(snapshot, base, version) if version else None,
     }
+
+
+def _parent(snapshot: Snapshot, base: Base, version: Version) -> str | None:
+    with suppress(AdaptersError):  # not served for now, or not for this caller
+        if ground := ground_of(snapshot, version):
+            return ground.engine_name
+    return base.names[0] if base.names else None
 
 
 def _names(snapshot: Snapshot, base: Base) -> Iterator[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 from adapters.errors import Unavailable
 from adapters.types import Version
 from serve.asgi import ASGIApp, Receive, Scope, Send, send_json
+from serve.asking import TERMS, Terms
+from serve.failures import RequestRefused
 
 _PROMPT_TOKENS = 2
 
@@ -16,7 +18,8 @@ _PROMPT_TOKENS = 2
 class EchoEngine:
     """Answers any POST with `{model, path, echo: <the body>}`; see the port.
 
-    A body with `max_tokens` gets so many counted as usage; with `stream`, an event for each.
+    A body with `max_tokens` gets so many counted as usage; with `stream`, an event for each. A
+    prompt is as long as its messages have words.
     """
 
     def __init__(self, base: str, *, max_lora_rank: int = 64) -> None:
@@ -64,10 +67,16 @@ class EchoEngine:
             missing = {"message": f"The model `{model}` does not exist.", "code": 404}
             await send_json(send, 404, {"error": missing})
             return
-        tokens = asked.get("max_tokens") or 1
+        terms, length = TERMS.get() or Terms(str(model)), _length(asked)
+        try:
+            terms.check(length)
+        except RequestRefused as error:
+            await send_json(send, error.status, {"error": {"message": str(error)}})
+            return
+        model, tokens = terms.answers_as, terms.room(length, asked.get("max_tokens") or 1) or 1
         usage = {"prompt_tokens": _PROMPT_TOKENS, "completion_tokens": tokens}
         if asked.get("stream") is True:
-            await _stream(send, tokens, usage if asked.get("stream_options") else None)
+            await _stream(send, model, tokens, usage if asked.get("stream_options") else None)
             return
         answer = {"model": model, "path": scope["path"], "echo": asked}
         if "max_tokens" in asked:
@@ -75,11 +84,16 @@ class EchoEngine:
         await send_json(send, 200, answer)
 
 
-async def _stream(send: Send, tokens: int, usage: dict[str, int] | None) -> None:
+def _length(asked: Mapping[str, Any]) -> int:
+    return len(json.dumps(asked.get("messages", "")).split())
+
+
+async def _stream(send: Send, model: str, tokens: int, usage: dict[str, int] | None) -> None:
     """Send one event a token, as vLLM does: a chunk each."""
-    events: list[dict[str, Any]] = [{"choices": [{"delta": {"content": "a"}}]}] * tokens
+    token = {"model": model, "choices": [{"delta": {"content": "a"}}]}
+    events: list[dict[str, Any]] = [token] * tokens
     if usage:
-        events.append({"choices": [], "usage": usage})
+        events.append({"model": model, "choices": [], "usage": usage})
     headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     for event in (*(json.dumps(each, separators=(",", ":")) for each in events), "[DONE]"):

@@ -23,7 +23,11 @@ class Engine(Protocol):
     @property
     def app(self) -> ASGIApp:
         """OpenAI's HTTP endpoints. `model` in a body is the base's name or a loaded version's
-        engine name; any other name is a 404 in OpenAI's error shape."""
+        engine name; any other name is a 404 in OpenAI's error shape.
+
+        Keeps the terms of a request (`serve.asking.TERMS`), where it has any: answers bear its
+        name, a prompt that `Terms.check` refuses is not answered, and an answer ends where there
+        is no more `Terms.room`."""
 
     @property
     def max_lora_rank(self) -> int:

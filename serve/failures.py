@@ -17,10 +17,20 @@ from serve.asgi import Header
 class RequestRefused(AdaptersError):
     """A request that HTTP itself has a status for: no key, too large, too slow, no such path."""
 
-    def __init__(self, status: int, message: str, *, fix: str = "", param: str | None = None):
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        fix: str = "",
+        param: str | None = None,
+        code: str | None = None,
+    ):
+        """`code`: OpenAI's, where the status alone does not tell."""
         super().__init__(message, fix=fix)
         self.status = status
         self.param = param
+        self.code = code or _CODES.get(status)
 
 
 class RateLimited(RequestRefused):
@@ -91,6 +101,12 @@ def document(error: AdaptersError, path: str) -> dict[str, Any]:
             "message": str(error),
             "type": kind,
             "param": error.param if isinstance(error, RequestRefused) else "model",
-            "code": "model_not_found" if isinstance(error, NotFound) else _CODES.get(status),
+            "code": _code(error),
         }
     }
+
+
+def _code(error: AdaptersError) -> str | None:
+    if isinstance(error, RequestRefused):
+        return error.code
+    return "model_not_found" if isinstance(error, NotFound) else _CODES.get(status_of(error))

@@ -1,7 +1,8 @@
 """The one middleware, outermost: everything between a client's bytes and the engine's app.
 
-Request id → path → key → rate → body → route → admission → the app behind, with `model` rewritten
-to the engine name; the answer streams through untouched but for our headers. Pure ASGI.
+Request id → path → key → rate → body → route → serving defaults → admission → the app behind, with
+`model` rewritten to the engine name; the answer streams through untouched but for our headers.
+Pure ASGI.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from serve.asgi import (
     send_json,
     with_headers,
 )
+from serve.asking import ask
 from serve.body import ClientGone, Limits, parse, read, replaced
 from serve.caller import Caller
 from serve.catalogue import card, listing
+from serve.chosen import Chosen
 from serve.draining import Drain
 from serve.engine import Engine
 from serve.exchange import CLIENT_GONE, exchange
@@ -40,7 +43,7 @@ from serve.last_words import LastWords
 from serve.metering import metered
 from serve.rates import telling
 from serve.readiness import Readiness
-from serve.routing import Base, Route, route
+from serve.routing import Base, Route, grounded, route
 from serve.snapshot import Snapshot
 from serve.usage import counted
 
@@ -73,6 +76,7 @@ class Gate:
         self._base = base
         self._keys = keys
         self._limits = limits or Limits()
+        self._chosen = Chosen()
         self._prompt_logprobs = prompt_logprobs
         self._readiness = readiness or Readiness(engine, Drain())
         self._drain = self._readiness.drain
@@ -134,23 +138,26 @@ class Gate:
         if not self._prompt_logprobs:
             _refuse_prompt_logprobs(content)
         unit = _unit(content, scope)
-        found = route(*caller.view(self._snapshot(), self._base), model, unit)
+        snapshot = self._snapshot()
+        found = grounded(snapshot, route(*caller.view(snapshot, self._base), model, unit))
         name = found.version.engine_name if found.version else self._base.names[0]
-        content = caller.sealed(path, {**content, "model": name})
         noted = exchange(scope)
         noted.route, noted.engine_name = found, name
+        content["model"] = found.weights.engine_name if found.weights else self._base.names[0]
+        content, terms = await self._chosen.filled(found.version, name, path, content)
+        content = caller.sealed(path, content)
         began = time.monotonic()
         async with AsyncExitStack() as admitted:
             metering = metered(caller.allowance, path, content, send, noted.tally)
             send = admitted.enter_context(metering)
-            if found.version:
-                await admitted.enter_async_context(self._admission.using(found.version))
+            if found.weights:
+                await admitted.enter_async_context(self._admission.using(found.weights))
                 noted.admission_s = time.monotonic() - began
             content, send = counted(path, content, send, noted.tally)
             noted.content = content
             scope, receive = replaced(scope, receive, content)
             words = LastWords(with_headers(send, _headers(found, name)), self._engine, path)
-            await self._app(scope, receive, words.send)
+            await ask(self._app, terms, scope, receive, words.send)
             words.check()
 
 

@@ -221,6 +221,7 @@ def _slots(
         int(version.manifest.peft.get("r") or 0)
         for version in snapshot.versions()
         if version.manifest.base.revision == found.model.revision
+        and version.manifest.kind == "lora"
     ]
     return size(
         ranks,

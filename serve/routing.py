@@ -6,9 +6,17 @@ experiment. Client text passes `Ref.parse` before anything else looks at it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from adapters.errors import BaseMismatch, InvalidName, NotFound, Rejected, UsageError, nearest
+from adapters.errors import (
+    BaseMismatch,
+    InvalidName,
+    NotFound,
+    Rejected,
+    Unavailable,
+    UsageError,
+    nearest,
+)
 from adapters.lint.classifier import CLASSIFIER
 from adapters.types import LATEST, PRODUCTION, Arm, BaseModel, Phase, Ref, Version
 from serve.assignment import assign
@@ -34,6 +42,15 @@ class Route:
     phase: Phase | None = None
     """The experiment that decided, then with its `arm`."""
     arm: Arm | None = None
+    ground: Version | None = None
+    """What the version stands on, of a prompt-only one over another."""
+
+    @property
+    def weights(self) -> Version | None:
+        """Whose weights answer: the version's own, or its ground's. None: the base's alone."""
+        if self.version is None or self.version.manifest.kind == "lora":
+            return self.version
+        return self.ground
 
 
 def route(snapshot: Snapshot, base: Base, model: str, unit: str | None) -> Route:
@@ -67,6 +84,43 @@ def route(snapshot: Snapshot, base: Base, model: str, unit: str | None) -> Route
         check_base(found.version, base)
         check_task(found.version)
     return found
+
+
+def grounded(snapshot: Snapshot, found: Route) -> Route:
+    """Return a route with its ground, which need not be the caller's own to ask for.
+
+    Raises:
+        As `ground_of`; Rejected: see `check_task`.
+    """
+    ground = ground_of(snapshot, found.version) if found.version else None
+    if ground is None:
+        return found
+    check_task(ground)
+    return replace(found, ground=ground)
+
+
+def ground_of(snapshot: Snapshot, version: Version) -> Version | None:
+    """Return what a prompt-only version stands on; None: the base, or it is none.
+
+    Raises:
+        NotFound: the ground is not there.
+        Unavailable: it is not served, for now.
+    """
+    if (on := version.manifest.on) is None:
+        return None
+    adapter = snapshot.adapters.get(on.name)
+    if adapter is None:
+        raise NotFound(
+            f"What {version.ref} stands on is gone.",
+            fix=f"See what that was, and pull it again: adapters show {version.ref}",
+        )
+    ground = _by_digest(adapter, on)
+    if standing := adapter.standings.get(ground.number):
+        raise Unavailable(
+            f"What {version.ref} stands on is {standing.state}.",
+            fix=f"See what that is: adapters show {version.ref}",
+        )
+    return ground
 
 
 def check_base(version: Version, base: Base) -> None:

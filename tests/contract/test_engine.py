@@ -7,6 +7,7 @@ subclass it where that one can be started and override the fixtures `engine` and
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -16,18 +17,28 @@ import pytest
 from adapters.errors import Unavailable
 from adapters.registry import Registry
 from adapters.types import Version
+from serve.asgi import Receive, Scope, Send
+from serve.asking import Terms, ask
 from serve.echo_engine import EchoEngine
 from serve.engine import Engine
+from serve.failures import RequestRefused
 from tests.conftest import BASE, RANK, MakeAdapter
 
 
-async def chat(engine: Engine, model: str) -> httpx.Response:
-    transport = httpx.ASGITransport(engine.app)
+async def chat(
+    engine: Engine, model: str, terms: Terms | None = None, **more: object
+) -> httpx.Response:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        said = terms or Terms(model)
+        await ask(engine.app, said, scope, receive, send)
+
+    transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
         content = {
             "model": model,
             "messages": [{"role": "user", "content": "hi"}],
             "max_tokens": 1,
+            **more,
         }
         return await client.post("/v1/chat/completions", json=content)
 
@@ -97,6 +108,22 @@ class EngineContract:
         before = set(engine.loaded())
         run(engine.remove("nobody@v1+000000000000"))
         assert set(engine.loaded()) == before
+
+    def test_an_answer_bears_the_name_that_its_terms_say(self, engine: Engine, run: Any) -> None:
+        reply = run(chat(engine, self.base_name, Terms("terse@v1+000000000000")))
+        assert (reply.status_code, reply.json()["model"]) == (200, "terse@v1+000000000000")
+        streamed = run(chat(engine, self.base_name, Terms("terse@v1+000000000000"), stream=True))
+        chunks = [line for line in streamed.text.splitlines() if line.startswith("data: {")]
+        models = {json.loads(chunk.removeprefix("data: "))["model"] for chunk in chunks}
+        assert models == {"terse@v1+000000000000"}
+        assert run(chat(engine, self.base_name)).json()["model"] == self.base_name
+
+    def test_a_prompt_longer_than_its_terms_is_refused(self, engine: Engine, run: Any) -> None:
+        with pytest.raises(RequestRefused) as refused:
+            run(chat(engine, self.base_name, Terms(self.base_name, max_model_len=2)))
+        assert (refused.value.status, refused.value.code) == (400, "context_length_exceeded")
+        reply = run(chat(engine, self.base_name, Terms(self.base_name, max_model_len=200)))
+        assert reply.status_code == 200
 
     def test_it_says_the_largest_rank_it_takes(
         self, engine: Engine, versions: list[Version]
