@@ -16,6 +16,7 @@ from adapters.demo.server import served
 from adapters.demo.task import examples, split
 from adapters.errors import Unavailable
 from adapters.intervals import wilson
+from adapters.keys import KeyJournal
 
 
 def test_training_and_test_set_share_no_message_and_are_the_same_everywhere() -> None:
@@ -80,6 +81,15 @@ def test_a_server_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Pa
     with pytest.raises(Unavailable, match="nowhere") as failed, served(arguments, log):
         raise AssertionError("it cannot have started")
     assert str(log) in failed.value.fix
+
+
+def test_a_server_of_the_demos_own_asks_for_none_of_the_persons_keys(tmp_path: Path) -> None:
+    journal = KeyJournal()
+    journal.create("web", allow=["*"])
+    journal.path.write_text("{\n")  # a server that reads it ends with that
+    arguments = ["--base", str(tmp_path / "nowhere"), "--registry", str(tmp_path)]
+    with pytest.raises(Unavailable, match="nowhere"), served(arguments, tmp_path / "log"):
+        raise AssertionError("it cannot have started")
 
 
 def test_a_port_in_use_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:

@@ -105,6 +105,10 @@ def quoted(model: str) -> str:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+@example(allow=["stranger"], model="stranger")
+@example(allow=["support"], model="tune")
+@example(allow=["tone*"], model="small")
+@example(allow=["nothing"], model="")
 @given(allow=st.lists(PATTERNS, min_size=1, max_size=3), model=MODELS)
 @example(allow=["*-*"], model="small-alias")
 def test_a_hidden_adapter_and_a_missing_one_are_the_same(
