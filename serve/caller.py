@@ -11,13 +11,15 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from adapters.errors import AdaptersError, Unavailable
 from adapters.keys import Key
 from serve.failures import RequestRefused
 from serve.rates import Allowance
-from serve.routing import Base
+from serve.routing import Base, Route
 from serve.snapshot import Adapter, Snapshot
 
 _SALTED = frozenset(
@@ -65,6 +67,23 @@ class Caller:
         names = tuple(name for name in base.names if self.sees(name))
         seen = replace(snapshot, adapters=_Seen(snapshot.adapters, self.sees), troubles=())
         return seen, replace(base, names=names)
+
+    @contextmanager
+    def discreetly(self, found: Route) -> Iterator[None]:
+        """Have errors of what a version stands on not name it, where the caller does not see it.
+
+        Raises:
+            Unavailable: in place of them.
+        """
+        try:
+            yield
+        except AdaptersError as error:
+            if found.version is None or found.ground is None or self.sees(found.ground.name):
+                raise
+            raise Unavailable(
+                f"What {found.version.ref} stands on cannot be served now.",
+                fix="Try again later, or tell who runs the server.",
+            ) from error
 
     def sealed(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
         """Return a body under which vLLM mixes nothing of this caller's with another's.

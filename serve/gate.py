@@ -150,6 +150,7 @@ class Gate:
         async with AsyncExitStack() as admitted:
             metering = metered(caller.allowance, path, content, send, noted.tally)
             send = admitted.enter_context(metering)
+            admitted.enter_context(caller.discreetly(found))
             if found.weights:
                 await admitted.enter_async_context(self._admission.using(found.weights))
                 noted.admission_s = time.monotonic() - began

@@ -108,13 +108,14 @@ def ground_of(snapshot: Snapshot, version: Version) -> Version | None:
     """
     if (on := version.manifest.on) is None:
         return None
-    adapter = snapshot.adapters.get(on.name)
-    if adapter is None:
+    try:
+        adapter = snapshot.adapters[on.name]
+        ground = _by_digest(adapter, on)
+    except (KeyError, NotFound):  # whose message would name it, to callers who do not see it
         raise NotFound(
             f"What {version.ref} stands on is gone.",
             fix=f"See what that was, and pull it again: adapters show {version.ref}",
-        )
-    ground = _by_digest(adapter, on)
+        ) from None
     if standing := adapter.standings.get(ground.number):
         raise Unavailable(
             f"What {version.ref} stands on is {standing.state}.",

@@ -173,6 +173,19 @@ def test_a_key_reaches_a_prompt_whose_ground_it_does_not_see(
         assert server.chat("cool", headers=headers).status_code == 404
         listed = server.ask("GET", "/v1/models", headers=headers)
     assert "cool" not in listed.text
+    (ground.path / "adapter_model.safetensors").chmod(0o644)
+    (ground.path / "adapter_model.safetensors").write_bytes(b"x")
+    for hurt in (
+        lambda: None,
+        lambda: Housekeeping.open(registry.location).examine("cool@v1", quarantine=True),
+        lambda: ground.path.rename(tmp_path / "gone"),
+        lambda: ground.path.parent.rename(tmp_path / "all gone"),
+    ):
+        hurt()
+        reply = serve(journal=journal).chat("terse", headers=headers)
+        assert reply.status_code in (404, 503)
+        assert "What terse@v1 stands on" in reply.json()["error"]["message"]
+        assert "cool" not in reply.text
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
