@@ -9,9 +9,7 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from argparse import Namespace
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +21,7 @@ from adapters.keys import KeyJournal
 from adapters.leases import Holding
 from adapters.lint import read_base_config
 from adapters.registry import Registry
+from serve import logs
 from serve.admission import Admission
 from serve.asgi import ASGIApp
 from serve.draining import Drain
@@ -64,6 +63,8 @@ class Settings:
     vllm_flags: tuple[str, ...] = ()
     drain_timeout_s: int = 20
     """What running requests get to end; below the 30 s that supervisors commonly give a server."""
+    log_format: logs.Format = "text"
+    log_prompts: bool = False
 
 
 def run(settings: Settings) -> int:
@@ -73,7 +74,7 @@ def run(settings: Settings) -> int:
         AdaptersError: before anything is loaded where possible; the message names the fix.
     """
     signal.signal(signal.SIGTERM, _stop_loading)
-    _say_plainly()
+    logs.configure(settings.log_format)
     if any(flag.partition("=")[0] == "--model" for flag in settings.vllm_flags):
         raise UsageError("--model after `--` would name another base.", fix="Use --base.")
     check_port(settings.host, settings.port)
@@ -94,11 +95,13 @@ def run(settings: Settings) -> int:
         check_experts(read_base_config(found.path))
     flags, slots = _flags(settings, found, take(registry), cpu=vllm_engine.on_cpu())
     args = vllm_engine.parse(flags)
-    print(f"Slots: {' '.join(slots.flags())} ({slots.reason})", file=sys.stderr, flush=True)
+    log.info("Slots: %s (%s)", " ".join(slots.flags()), slots.reason)
     base = Base(tuple(args.served_model_name), found.model)
     keys = _keys(settings, args)
     try:
-        return asyncio.run(_serve(args, registry, base, keys, read_base_config(found.path)))
+        return asyncio.run(
+            _serve(settings, args, registry, base, keys, read_base_config(found.path))
+        )
     except KeyboardInterrupt:
         return 130
     except SystemExit:
@@ -106,7 +109,12 @@ def run(settings: Settings) -> int:
 
 
 async def _serve(
-    args: Namespace, registry: Registry, base: Base, keys: Keys, config: dict[str, Any]
+    settings: Settings,
+    args: Namespace,
+    registry: Registry,
+    base: Base,
+    keys: Keys,
+    config: dict[str, Any],
 ) -> int:
     from serve import vllm_engine
 
@@ -137,16 +145,15 @@ async def _serve(
             )
             keeping = asyncio.create_task(_keep(admission, follower, lease, metrics))
             try:
-                outermost = partial(_outermost, gate, metrics)
+
+                def outermost(app: ASGIApp) -> ASGIApp:
+                    return Observer(gate(app), metrics, log_prompts=settings.log_prompts)
+
                 return 130 if await engine.listen(sock, outermost, readiness.drain) else 0
             finally:
                 keeping.cancel()
                 with suppress(asyncio.CancelledError):
                     await keeping
-
-
-def _outermost(gate: Callable[[ASGIApp], Gate], metrics: Metrics, app: ASGIApp) -> ASGIApp:
-    return Observer(gate(app), metrics)
 
 
 def _keys(settings: Settings, args: Namespace) -> Keys:
@@ -195,7 +202,7 @@ def _flags(
         f"--port={settings.port}",
         "--enable-lora",
         "--disable-fastapi-docs",
-        "--disable-access-log-for-endpoints=/health,/ready,/metrics",
+        "--disable-uvicorn-access-log",  # ours says more
         f"--shutdown-timeout={settings.drain_timeout_s}",
         f"--served-model-name={found.model.name}",
     ]
@@ -244,11 +251,8 @@ def _prepare_environment() -> None:
     os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*plugins, "switchyard"]))
     os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # else vLLM asks no resolver
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    os.environ["VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"] = "1"  # else it closes the port on clients
     os.environ.pop("VLLM_API_KEY", None)  # ours by now, see `run`
-
-
-def _say_plainly() -> None:
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
 
 
 def _stop_loading(*_: object) -> NoReturn:

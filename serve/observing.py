@@ -19,6 +19,7 @@ log = logging.getLogger("switchyard.access")
 _PROBES = ("/health", "/ready", "/metrics")
 """Asked several times a second, and worth a line only when they fail."""
 _COLLECTIONS = ("/v1/models", "/v1/responses", "/v1/adapters")
+_PROMPT = ("system", "instructions", "messages", "prompt", "input")
 _TOKENS = {"/v1/messages": b"content_block_delta", "/v1/responses": b'.delta"'}
 """What stands in a stream's event that carries tokens, where others say what begins and ends."""
 _NO_TOKENS = (b'"role":"assistant"', b"data: [DONE]")
@@ -58,27 +59,17 @@ class Observer:
         self._metrics.answered(noted, _endpoint(path), watch.status, took_s)
         if path in _PROBES and watch.status < 400:
             return
-        said: dict[str, Any] = {
-            "request_id": noted.request_id,
-            "method": scope["method"],
-            "path": path,
-            "status": watch.status,
-            "duration_ms": round(took_s * 1e3, 1),
-            "ttft_ms": None if watch.first_s is None else round(watch.first_s * 1e3, 1),
-            "engine_name": noted.engine_name or None,
-            "arm": noted.route.arm.name if noted.route and noted.route.arm else None,
-            "key": noted.key,
-            "prompt_tokens": noted.tally.prompt_tokens if noted.route else None,
-            "completion_tokens": noted.tally.completion_tokens if noted.route else None,
-            "error": noted.error or None,
-        }
-        if noted.route and noted.route.version:
-            said["adapter"] = noted.route.version.name
+        line = _line(scope, noted, watch, took_s)
         if self._log_prompts:
-            keys = ("system", "instructions", "messages", "prompt", "input")
-            said["prompt"] = {key: noted.content[key] for key in keys if key in noted.content}
-        known = {key: value for key, value in said.items() if value is not None}
-        log.info("%s %s %s", scope["method"], path, watch.status, extra={"fields": known})
+            line["prompt"] = {key: noted.content[key] for key in _PROMPT if key in noted.content}
+        shown = (
+            scope["method"],
+            line["path"],
+            watch.status,
+            noted.engine_name or "-",
+            took_s * 1e3,
+        )
+        log.info("%s %s %s %s %.0f ms", *shown, extra=line)
 
 
 class _Watch:
@@ -122,6 +113,29 @@ class _Watch:
         else:
             self._metrics.next_token(self._noted, now - self._last)
         self._last = now
+
+
+def _line(scope: Scope, noted: Exchange, watch: _Watch, took_s: float) -> dict[str, Any]:
+    """Return what the access log says of a request: no prompt, no answer, no key."""
+    path = path_of(scope)
+    version = noted.route.version if noted.route else None
+    arm = noted.route.arm if noted.route else None
+    said = {
+        "request_id": noted.request_id,
+        "method": scope["method"],
+        "path": path[:200] if path.isprintable() else ascii(path[:200]),
+        "status": watch.status,
+        "duration_ms": round(took_s * 1e3, 1),
+        "ttft_ms": None if watch.first_s is None else round(watch.first_s * 1e3, 1),
+        "adapter": version.name if version else None,
+        "engine_name": noted.engine_name or None,
+        "arm": arm.name if arm else None,
+        "key": noted.key,
+        "prompt_tokens": noted.tally.prompt_tokens or None,
+        "completion_tokens": noted.tally.completion_tokens or None,
+        "error": noted.error or None,
+    }
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _endpoint(path: str) -> str:

@@ -46,8 +46,9 @@ from serve.processes import adopt_orphans, end_children
 _PLUGIN = "switchyard"
 _PROCESS_NAMES = "VLLM::"
 _END_PATIENCE_S = 10
-_LAST_ANSWERS_S = 1
-"""For what is asked while the server drains, about its readiness say."""
+_HEARTBEAT_S = 0.1
+_LAST_ANSWERS_S = 2
+"""How long clients are told what happened before the port closes, and for answers under way."""
 _FLAGS_FIX = "Change what stands after `--`; it goes to vLLM as it is."
 _NOT_OURS_TO_SERVE = ("headless", "grpc", "tokens_only", "model_tag", "lora_modules")
 
@@ -315,9 +316,20 @@ class VllmEngine:
             caught.append(number)
             ending.append(asyncio.create_task(close()))
 
+        async def watch() -> None:
+            while not self._client.errored:
+                await asyncio.sleep(_HEARTBEAT_S)
+            log.error("The engine died; every request gets a 503 until the server has ended")
+            await asyncio.sleep(_LAST_ANSWERS_S)
+            serving.cancel()
+
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, end, number)
-        await (await serving)
+        watching = asyncio.create_task(watch())
+        try:
+            await (await serving)
+        finally:
+            watching.cancel()
         if not caught:
             raise AdaptersError(
                 "The engine died, and with it the server.",

@@ -21,6 +21,7 @@ DOCUMENTS = [
         "docs/json.md",
         "docs/serving.md",
         "docs/training.md",
+        "docs/serving.md",
         "docs/methods.md",
         "loadtests/README.md",
         "adapters/bases/tiny/README.md",

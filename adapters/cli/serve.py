@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,6 +32,12 @@ def serve(
     share_prefix_cache: Annotated[
         bool, typer.Option("--share-prefix-cache", help="Across keys: faster, and less private.")
     ] = False,
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(help="json: a document a line, vLLM's lines too.")
+    ] = "text",
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", help="Log what is asked, which nobody expects.")
+    ] = False,
     vllm_flags: Annotated[
         list[str] | None, typer.Argument(metavar="[-- VLLM_FLAGS]", help="Any of vLLM's flags.")
     ] = None,
@@ -57,5 +63,7 @@ def serve(
         share_prefix_cache=share_prefix_cache,
         vllm_flags=tuple(vllm_flags or ()),
         drain_timeout_s=drain_timeout,
+        log_format=log_format,
+        log_prompts=log_prompts,
     )
     raise typer.Exit(run(settings))

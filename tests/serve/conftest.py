@@ -78,10 +78,7 @@ class Server:
             limits=options.pop("limits", Limits()),
             **options,
         )
-        observer = Observer(
-            self.app, metrics or Metrics(CollectorRegistry()), log_prompts=log_prompts
-        )
-        self.observed: ASGIApp = observer
+        self.observed: ASGIApp = Observer(self.app, metrics, log_prompts=log_prompts)
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self.ask_all([(method, path, options)])[0]
