@@ -18,6 +18,8 @@ class Exchange:
     """Empty and None where a request did not get so far."""
 
     request_id: str = ""
+    asked: str = ""
+    """The `model` of the client, once it led somewhere."""
     route: Route | None = None
     engine_name: str = ""
     """What the engine was asked for: a version, or the base."""

@@ -142,7 +142,7 @@ class Gate:
         found = grounded(snapshot, route(*caller.view(snapshot, self._base), model, unit))
         name = found.version.engine_name if found.version else self._base.names[0]
         noted = exchange(scope)
-        noted.route, noted.engine_name = found, name
+        noted.asked, noted.route, noted.engine_name = model, found, name
         content["model"] = found.weights.engine_name if found.weights else self._base.names[0]
         content, terms = await self._chosen.filled(found.version, name, path, content)
         content = caller.sealed(path, content)

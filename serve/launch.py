@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
+from opentelemetry.trace import get_tracer
+
 from adapters import bases
 from adapters.errors import MissingExtra, UsageError
 from adapters.keys import KeyJournal
@@ -36,6 +38,8 @@ from serve.readiness import Readiness
 from serve.routing import Base
 from serve.slots import Overrides, Slots, size
 from serve.snapshot import Snapshot, take
+from serve.tracing import Tracing
+from serve.tracing import flags as tracing_flags
 
 _KEEP_S = 1.0
 _CPU_CACHE_BYTES = 1 << 30
@@ -147,13 +151,19 @@ async def _serve(
             try:
 
                 def outermost(app: ASGIApp) -> ASGIApp:
-                    return Observer(gate(app), metrics, log_prompts=settings.log_prompts)
+                    prompts = settings.log_prompts
+                    return Observer(gate(app), metrics, tracing=_tracing(args), log_prompts=prompts)
 
                 return 130 if await engine.listen(sock, outermost, readiness.drain) else 0
             finally:
                 keeping.cancel()
                 with suppress(asyncio.CancelledError):
                     await keeping
+
+
+def _tracing(args: Namespace) -> Tracing | None:
+    """Trace with what vLLM has set up by now, where it has."""
+    return Tracing(get_tracer("switchyard")) if args.otlp_traces_endpoint else None
 
 
 def _keys(settings: Settings, args: Namespace) -> Keys:
@@ -214,7 +224,7 @@ def _flags(
             flags.append("--dtype=float32")
     full = "--dtype=float32" in flags or "float32" in " ".join(settings.vllm_flags)
     slots = _slots(settings, found, config, snapshot, 4 if full else 2)
-    return [*flags, *slots.flags(), *settings.vllm_flags], slots
+    return [*flags, *slots.flags(), *tracing_flags(), *settings.vllm_flags], slots
 
 
 def _slots(

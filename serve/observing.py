@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serve.access import Kind, classify
 from serve.asgi import ASGIApp, Message, Receive, Scope, Send, path_of
 from serve.exchange import CLIENT_GONE, Exchange, exchange
 from serve.metrics import Metrics
+
+if TYPE_CHECKING:
+    from serve.tracing import Tracing
 
 log = logging.getLogger("switchyard.access")
 
@@ -29,16 +32,26 @@ _NO_TOKENS = (b'"role":"assistant"', b"data: [DONE]")
 class Observer:
     """An app that answers as the app behind it does."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, *, log_prompts: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        *,
+        tracing: Tracing | None = None,
+        log_prompts: bool = False,
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
         self._log_prompts = log_prompts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        noted = exchange(scope)
+        noted, span = exchange(scope), None
+        if self._tracing:
+            scope, span = self._tracing.begin(scope)
         watch = _Watch(noted, self._metrics, send, path_of(scope))
         self._metrics.running.inc()
         try:
@@ -49,6 +62,8 @@ class Observer:
         finally:
             self._metrics.running.dec()
             self._over(scope, noted, watch)
+            if self._tracing and span:
+                self._tracing.end(span, scope, noted, watch.status)
 
     def _over(self, scope: Scope, noted: Exchange, watch: _Watch) -> None:
         path, took_s = path_of(scope), time.monotonic() - watch.began

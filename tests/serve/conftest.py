@@ -67,7 +67,7 @@ class Server:
         self.admission = Admission(self.engine)
         keys = Keys(options.pop("keys", []), options.pop("journal", None))
         metrics = options.pop("metrics", None) or Metrics(CollectorRegistry())
-        log_prompts = options.pop("log_prompts", False)
+        observing = {key: options.pop(key) for key in ("tracing", "log_prompts") if key in options}
         self.app = Gate(
             self.engine.app,
             engine=self.engine,
@@ -78,7 +78,7 @@ class Server:
             limits=options.pop("limits", Limits()),
             **options,
         )
-        self.observed: ASGIApp = Observer(self.app, metrics, log_prompts=log_prompts)
+        self.observed: ASGIApp = Observer(self.app, metrics, **observing)
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self.ask_all([(method, path, options)])[0]
