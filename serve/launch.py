@@ -97,6 +97,7 @@ def run(settings: Settings) -> int:
         ) from error
     if vllm_engine.on_cpu():
         check_experts(read_base_config(found.path))
+    logs.keep(settings.port)
     flags, slots = _flags(settings, found, take(registry), cpu=vllm_engine.on_cpu())
     args = vllm_engine.parse(flags)
     log.info("Slots: %s (%s)", " ".join(slots.flags()), slots.reason)

@@ -26,6 +26,7 @@ _COMMANDS = {
     "serve": ("adapters.cli.serve:serve", "Serve the registry's adapters through vLLM."),
     "keys": ("adapters.cli.keys:app", "Say who may ask the server for which adapters."),
     "ps": ("adapters.cli.ps:ps", "Show what a running server has loaded."),
+    "logs": ("adapters.cli.logs:logs", "Show what a server logged."),
     "doctor": ("adapters.cli.doctor:doctor", "Find out what is wrong with this machine."),
     "ab": ("adapters.cli.ab:app", "Split live traffic between versions."),
     "list": ("adapters.cli.registry:list_", "List adapters, or the versions of one."),

@@ -245,7 +245,7 @@ def test_the_page_leaves_no_command_out() -> None:
 
 def test_what_only_runs_until_it_is_stopped_has_none() -> None:
     without = {" ".join(path) for path in COMMANDS if "--json" not in options(path)}
-    assert without == {"demo", "serve"}
+    assert without == {"demo", "serve", "logs"}
 
 
 @pytest.mark.parametrize(

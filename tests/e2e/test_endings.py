@@ -11,10 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 
 from adapters.demo.server import ADAPTERS, free_port
@@ -29,7 +32,7 @@ LONG = ASKED | {"stream": True, "max_tokens": TOKENS, "ignore_eos": True}
 class Started:
     """A server of this test's own, its process, its log and a client."""
 
-    def __init__(self, home: Path, log: Path, *flags: str) -> None:
+    def __init__(self, home: Path, log: Path, *flags: str, **environment: str) -> None:
         port = free_port()
         self.log = log
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
@@ -41,6 +44,7 @@ class Started:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                env=os.environ | environment,
             )
         self.wait(lambda: self.ready() == 200, timeout_s=300)
 
@@ -101,6 +105,34 @@ class Started:
         self.process.wait()
 
 
+class Collector(ThreadingHTTPServer):
+    """Takes OpenTelemetry's spans over HTTP."""
+
+    def __init__(self) -> None:
+        spans: list[Span] = []
+        self.spans = spans
+
+        class Taking(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                taken = ExportTraceServiceRequest.FromString(body)
+                for resource in taken.resource_spans:
+                    for scope in resource.scope_spans:
+                        spans.extend(scope.spans)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Taking)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        self.environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.server_port}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        }
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return tmp_path / "server.log"
@@ -117,15 +149,19 @@ def test_killed_engine_then_the_same_adapters_again_then_a_drained_end(
     finally:
         server.end()
 
-    server = Started(home, log, "--drain-timeout", "30", "--log-format", "json")
+    flags = ("--drain-timeout", "30", "--log-format", "json")
+    collector = Collector()
+    server = Started(home, log, *flags, **collector.environment)
     try:
         answer = server.chat("support@v1")
         assert answer.json()["choices"][0]["message"]["content"] == before
         _metrics_stand_beside_vllms_own(server)
         _it_drains(server)
         _its_log_is_json(server)
+        _its_spans_are_above_vllms(collector)
     finally:
         server.end()
+        collector.shutdown()
 
 
 def _an_engine_is_killed(server: Started) -> None:
@@ -181,3 +217,13 @@ def _its_log_is_json(server: Started) -> None:
     assert len({line["process"] for line in lines}) > 1, "the engine's own process writes alike"
     assert str(ASKED["messages"]) not in said
     assert "long story" not in said
+
+
+def _its_spans_are_above_vllms(collector: Collector) -> None:
+    """Once the server has ended; it sends what is left then."""
+    ours = {span.span_id: span for span in collector.spans if span.name == "chat support"}
+    theirs = [span for span in collector.spans if span.name == "llm_request"]
+    assert len(ours) == len(theirs) == 3
+    assert {span.parent_span_id for span in theirs} == set(ours)
+    assert {span.trace_id for span in theirs} == {span.trace_id for span in ours.values()}
+    assert not [span for span in collector.spans if "long story" in str(span)]

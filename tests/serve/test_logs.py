@@ -5,12 +5,19 @@ from __future__ import annotations
 import io
 import json
 import logging
-import logging.config
+import queue
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapters import log_files
+from adapters.cli import main
+from adapters.errors import NotFound
+from adapters.log_files import log_file
 from adapters.registry import Registry
 from adapters.types import Arm, Version
 from serve import logs
@@ -24,11 +31,9 @@ class Lines:
     """Everything that is logged, at any level, as the JSON format writes it."""
 
     def __init__(self) -> None:
-        config = json.loads(logs.CONFIG.read_text())
         self._stream = io.StringIO()
         self.handler = logging.StreamHandler(self._stream)
-        configurator = logging.config.DictConfigurator(config)
-        self.handler.setFormatter(configurator.configure_formatter(config["formatters"]["json"]))
+        self.handler.setFormatter(logs.formatter())
 
         self.handler.addFilter(lambda record: not record.name.startswith("httpx"))  # the client's
 
@@ -133,3 +138,75 @@ def test_an_exception_stays_one_line(lines: Lines) -> None:
     (line,) = [json.loads(line) for line in lines.text.splitlines()]
     assert (line["level"], line["message"]) == ("ERROR", "It failed")
     assert "ValueError: broken" in line["exception"]
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The file of a server on port 8000, as long as the test runs."""
+    monkeypatch.setenv("ADAPTERS_HOME", str(tmp_path))
+    root, before = logging.getLogger(), list(logging.getLogger().handlers)
+    level = root.level
+    root.setLevel(logging.INFO)
+    logs.keep(8000)
+    yield log_file(8000)
+    root.setLevel(level)
+    for handler in set(root.handlers) - set(before):
+        root.removeHandler(handler)
+        handler.close()
+
+
+def test_the_file_holds_the_same_lines_for_its_owner_alone(
+    serve: MakeServer, support: tuple[Version, Version], file: Path
+) -> None:
+    serve().chat("support")
+    assert file.stat().st_mode & 0o777 == 0o600
+    (line,) = log_files.last(8000, 10, "support")
+    assert (line["status"], line["engine_name"]) == (200, support[0].engine_name)
+    assert log_files.last(8000, 10, "tone") == []
+
+
+def test_what_is_written_is_followed_past_a_full_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = logging.getLogger("switchyard.access")
+    following = log_files.follow(8000, "support")
+    came: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def read() -> None:
+        for line in following:
+            came.put(line)
+
+    threading.Thread(target=read, daemon=True).start()
+    time.sleep(0.1)
+    for number in range(3):
+        access.info("line %d", number, extra={"adapter": "support"})
+        access.info("another", extra={"adapter": "tone"})
+        assert came.get(timeout=5)["message"] == f"line {number}"
+        if number == 1:
+            (handler,) = [h for h in logging.getLogger().handlers if hasattr(h, "doRollover")]
+            handler.doRollover()
+
+
+def test_a_port_without_a_server_names_the_others(file: Path) -> None:
+    with pytest.raises(NotFound, match="8000"):
+        log_files.last(9, 10)
+
+
+def test_the_command_shows_the_last_lines(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(5):
+        logging.getLogger("serve").warning("line %d", number)
+    with file.open("a") as half:
+        half.write('{"cut')
+    with pytest.raises(SystemExit):
+        main(["logs", "-n", "2"])
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split(" ", 1)[1] for line in shown] == ["WARNING line 3", "WARNING line 4"]
+
+
+def test_where_nothing_can_be_written_it_serves_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Lines
+) -> None:
+    (tmp_path / "logs").write_text("no folder")
+    monkeypatch.setenv("ADAPTERS_HOME", str(tmp_path))
+    logs.keep(8000)
+    assert "No log file" in lines.text
