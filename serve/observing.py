@@ -53,14 +53,15 @@ class Observer:
         if self._tracing:
             scope, span = self._tracing.begin(scope)
         watch = _Watch(noted, self._metrics, send, path_of(scope))
-        self._metrics.running.inc()
+        counting = path_of(scope) not in _PROBES
+        self._metrics.running.inc(counting)
         try:
             await self._app(scope, receive, watch.send)
         except Exception as error:
             noted.error = type(error).__name__
             raise
         finally:
-            self._metrics.running.dec()
+            self._metrics.running.dec(counting)
             self._over(scope, noted, watch)
             if self._tracing and span:
                 self._tracing.end(span, scope, noted, watch.status)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapters.doctor.finding import Finding
+from adapters.doctor.keys import examine_keys
 from adapters.doctor.machine import examine_machine, examine_port
 from adapters.doctor.packages import examine_builds, examine_names, examine_versions
 from adapters.doctor.registry import examine_registry
@@ -24,4 +25,5 @@ def examine(
     yield from examine_builds()
     yield from examine_machine()
     yield from examine_registry(registry, base)
+    yield from examine_keys()
     yield from examine_port(host, port)

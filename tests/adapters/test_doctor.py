@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from adapters.doctor import Finding, packages
+from adapters.doctor.keys import examine_keys
 from adapters.doctor.machine import examine_machine, examine_port
 from adapters.doctor.registry import examine_registry
+from adapters.keys import KeyJournal
 from adapters.registry import Registry
 from tests.conftest import BASE, MakeAdapter
 
@@ -156,6 +158,21 @@ def test_a_port_is_free_taken_or_none() -> None:
     assert found.verdict == "ok"
     (found,) = examine_port("127.0.0.1", 70_000)
     assert found.verdict == "fail"
+
+
+def test_keys_that_open_nothing_or_lie_open_are_found() -> None:
+    assert [each.verdict for each in examine_keys()] == ["ok"]
+    journal = KeyJournal()
+    journal.create("web", allow=["*"])
+    (found,) = examine_keys()
+    assert (found.verdict, found.said) == ("ok", "1 of 1 open")
+    journal.path.chmod(0o644)
+    assert [each.verdict for each in examine_keys()] == ["ok", "warn"]
+    journal.path.chmod(0o600)
+    journal.revoke("web")
+    assert [each.verdict for each in examine_keys()] == ["warn"]
+    journal.path.write_text("no journal\n")
+    assert [each.verdict for each in examine_keys()] == ["fail"]
 
 
 def test_a_registry_that_cannot_be_read_is_found(tmp_path: Path) -> None:
