@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -138,13 +138,12 @@ class Metrics:
         if noted.admission_s is not None:
             self._admission_s.labels(*who).observe(noted.admission_s)
 
-    def first_token(self, noted: Exchange, took_s: float) -> None:
-        """A stream's first token left."""
-        self._first_token_s.labels(*self._who(noted)).observe(took_s)
-
-    def next_token(self, noted: Exchange, took_s: float) -> None:
-        """Another one left, that long after the one before."""
-        self._token_s.labels(*self._who(noted)).observe(took_s)
+    def first_token(self, noted: Exchange, took_s: float) -> Callable[[float], None]:
+        """A stream's first token left. Returns what takes how long each next one took."""
+        who = self._who(noted)
+        self._first_token_s.labels(*who).observe(took_s)
+        next_token: Callable[[float], None] = self._token_s.labels(*who).observe
+        return next_token
 
     def loaded(self, engine_name: str, took_s: float, *, failed: bool = False) -> None:
         """A version was loaded, or could not be."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from serve.access import Kind, classify
@@ -102,6 +103,7 @@ class _Watch:
         self._tokens = _TOKENS.get(path)
         self._stream = False
         self._last = 0.0
+        self._next_token: Callable[[float], None] = lambda _: None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -125,9 +127,9 @@ class _Watch:
         now = time.monotonic()
         if self.first_s is None:
             self.first_s = now - self.began
-            self._metrics.first_token(self._noted, self.first_s)
+            self._next_token = self._metrics.first_token(self._noted, self.first_s)
         else:
-            self._metrics.next_token(self._noted, now - self._last)
+            self._next_token(now - self._last)
         self._last = now
 
 

@@ -16,10 +16,12 @@ from typing import Any
 
 from serve.asgi import Message, Send
 
+_WORD = b'"usage"'
 _KEY = re.compile(rb'"usage":\s*(?=\{)')
 _LONGEST_USAGE = 4096
 _CUT = 16
 """Bytes kept of a chunk, in case the key itself is cut between two."""
+_EVENTS = (b"data: ", b"event: ")
 _ASKED = frozenset({"/v1/chat/completions", "/v1/completions"})
 _EMPTY = re.compile(rb'"choices":\s*\[\]')
 _DECODER = json.JSONDecoder()
@@ -41,8 +43,15 @@ class Tally:
 
     def read(self, chunk: bytes) -> None:
         """Look at the next bytes of a body, in whatever pieces they come."""
+        if chunk.startswith(_EVENTS):
+            self._events += chunk.count(b"data: ")
         text = self._left + chunk
-        found = None
+        if _WORD in text:
+            self._find(text)
+        else:
+            self._left = text[-_CUT:]
+
+    def _find(self, text: bytes) -> None:
         for found in _KEY.finditer(text):
             window = text[found.end() : found.end() + _LONGEST_USAGE].decode("utf-8", "replace")
             try:
@@ -53,9 +62,7 @@ class Tally:
                     return
             else:
                 self._take(usage)
-        self._left = text[-_CUT:] if not found else b""
-        if chunk.startswith((b"data: ", b"event: ")):
-            self._events += chunk.count(b"data: ")
+        self._left = text[-_CUT:]
 
     def _take(self, usage: Mapping[str, Any]) -> None:
         """OpenAI's names, or those of Responses and Messages; a later event completes."""
@@ -89,7 +96,7 @@ def counted(
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.body" and (chunk := message.get("body", b"")):
             tally.read(chunk)
-            if hidden and _EMPTY.search(chunk):
+            if hidden and _WORD in chunk and _EMPTY.search(chunk):
                 chunk = _without_usage(chunk)
                 if not chunk and message.get("more_body", False):
                     return
