@@ -183,7 +183,7 @@ def _keys(settings: Settings, args: Namespace) -> Keys:
     if not keys.needed and not settings.insecure and not args.uds:
         check_exposure(args.host)
     asked = "asked of every request" if keys.needed else "none, so everybody who gets here may ask"
-    print(f"Keys: {asked} (adapters keys list)", file=sys.stderr, flush=True)
+    log.info("Keys: %s (adapters keys list)", asked)
     return keys
 
 
