@@ -215,6 +215,7 @@ def _flags(
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",  # ours says more
         f"--shutdown-timeout={settings.drain_timeout_s}",
+        *logs.flags(settings.log_format),
         f"--served-model-name={found.model.name}",
     ]
     if cpu:

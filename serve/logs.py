@@ -36,6 +36,11 @@ def configure(form: Format) -> None:
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
 
 
+def flags(form: Format) -> list[str]:
+    """Return what has vLLM set up uvicorn's lines like its own."""
+    return [f"--logging-config.pylogging_config_file={CONFIG}"] if form == "json" else []
+
+
 def keep(port: int) -> None:
     """Write a file from now on; after vLLM is imported, which sets up logging anew."""
     try:
