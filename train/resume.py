@@ -8,7 +8,7 @@
         metrics.json
 
 The key is the hash of everything that decides the weights. The folder goes once its version is
-published, so what is there was stopped and can go on.
+published, so what is there was stopped and can go on; `adapters.runs` has the lock.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from adapters.errors import Unavailable
-from adapters.files import fsync_folder, make_folder
+from adapters.files import fsync_folder
+from adapters.runs import held, runs_folder
 
 INDIFFERENT = frozenset({"save_steps", "report_to"})
 """Recipe keys that do not reach the weights."""
@@ -64,15 +62,14 @@ class RunFolder:
     """One run's folder. Only who holds its lock (`held`) may write there."""
 
     def __init__(self, key: str) -> None:
-        home = Path(os.environ.get("ADAPTERS_HOME") or "~/.adapters").expanduser().absolute()
-        self.path = home / "runs" / key
+        self.path = runs_folder() / key
         self.rows = self.path / "rows"
         self.checkpoints = self.path / "checkpoints"
         self.adapter = self.path / "adapter"
         self._metrics = self.path / "metrics.json"
 
     def held(self, waiting: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
-        """Hold the folder, alone; see `held`."""
+        """Hold the folder, alone; see `adapters.runs.held`."""
         return held(self.path, waiting)
 
     def step(self) -> int:
@@ -101,36 +98,6 @@ class RunFolder:
         part.rename(self.adapter)
         fsync_folder(self.path)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-
-
-@contextmanager
-def held(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Make a folder and hold it, alone; `waiting` is called where another process has it.
-
-    Raises:
-        Unavailable: the folder cannot be written.
-    """
-    try:
-        make_folder(folder.parent)
-        lock = FileLock(f"{folder}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            waiting()
-            lock.acquire()
-        make_folder(folder)
-    except OSError as error:
-        raise Unavailable(
-            f"Cannot write {folder}: {error.strerror or error}.",
-            fix="Check the folder and its rights, or set ADAPTERS_HOME to another.",
-        ) from error
-    try:
-        yield
-    finally:
-        if not folder.exists():
-            # Who waits finds that the file has no name any more, and makes another.
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def make_durable(path: Path) -> None:

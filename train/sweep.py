@@ -26,11 +26,12 @@ from adapters.errors import Rejected, UsageError
 from adapters.files import SWEEP_FILE
 from adapters.home import home
 from adapters.registry import Registry
+from adapters.runs import held
 from adapters.types import Version
 from train.before import load_tokenizer, prepare_rows
 from train.full import check_target
 from train.plan import Job, Plan, finished_by, make_plan, need, say
-from train.resume import RunFolder, held, run_key
+from train.resume import RunFolder, run_key
 from train.run import publish
 from train.space import Space
 from train.trials import Outcome, best_trial, ended_trials, importances, record, tried, written

@@ -12,6 +12,7 @@ from adapters.errors import InvalidAdapter, UsageError
 from adapters.housekeeping import Housekeeping, Verdict
 from adapters.render import emit_json, table
 from adapters.retention import Retention, Usage
+from adapters.runs import StoppedRun, remove_runs, stopped_runs
 from adapters.types import PRODUCTION, Ref
 
 if TYPE_CHECKING:
@@ -124,6 +125,10 @@ def gc(
     keep_last: Annotated[
         int, typer.Option(help="Keep so many of each adapter's last versions.")
     ] = 3,
+    runs_older_than: Annotated[
+        float,
+        typer.Option(min=0, help="Days that a stopped training run may still be gone on with."),
+    ] = 30,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would go; so without --yes.")
     ] = False,
@@ -132,30 +137,40 @@ def gc(
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Delete versions that nobody holds, and what killed writers left.
+    """Delete versions that nobody holds, what killed writers left, and runs that were given up.
 
     Kept: what aliases point at and one rollback brings back, running experiments' arms, what
-    servers have loaded, the last versions, and the parents of all these. With --cache: copies of
-    the Hub's versions on this machine but the last and what its servers have loaded; they are
-    fetched again when they are needed.
+    servers have loaded, the last versions, and the parents of all these. Of training runs on this
+    machine that were stopped, whatever the registry, the old ones that no process holds go. With
+    --cache: copies of the Hub's versions on this machine but the last and what its servers have
+    loaded, and nothing else; they are fetched again when they are needed.
 
     Example: adapters gc --keep-last 5 --yes
     """
     opened, deleting = _of(registry, cache), yes and not dry_run
     gone = opened.collect(keep_last=keep_last) if deleting else opened.plan(keep_last=keep_last)
+    choose = remove_runs if deleting else stopped_runs
+    runs = [] if cache else choose(older_than_days=runs_older_than)
     if json:
-        emit_json({"deleted": deleting, "versions": [asdict(usage) for usage in gone]})
+        emit_json(
+            {
+                "deleted": deleting,
+                "versions": [asdict(usage) for usage in gone],
+                "runs": [run.as_json() for run in runs],
+            }
+        )
         return
-    if gone:
-        typer.echo(_sizes(gone))
-    total = f"{len(gone)} version(s), {sum(usage.size_bytes for usage in gone):,} bytes"
+    if every := [*gone, *map(_usage, runs)]:
+        typer.echo(_sizes(every))
+    count = f"{len(gone)} version(s)" + (f" and {len(runs)} stopped run(s)" if runs else "")
+    total = f"{count}, {sum(usage.size_bytes for usage in every):,} bytes"
     typer.echo(f"Deleted {total}." if deleting else f"Would delete {total}. Do it: --yes")
 
 
 def du(
     cache: CacheOption = False, registry: RegistryOption = None, json: JsonOption = False
 ) -> None:
-    """Show how many bytes each adapter and each version takes.
+    """Show how many bytes each adapter, each version and each stopped training run takes.
 
     Example: adapters du
     """
@@ -165,10 +180,18 @@ def du(
         name: sum(u.size_bytes for u in found if u.version.partition("@")[0] == name)
         for name in names
     }
+    runs = [] if cache else stopped_runs()
     if json:
-        emit_json({"adapters": totals, "versions": [asdict(usage) for usage in found]})
+        emit_json(
+            {
+                "adapters": totals,
+                "versions": [asdict(usage) for usage in found],
+                "runs": [run.as_json() for run in runs],
+            }
+        )
     else:
-        typer.echo(_sizes([*found, *(Usage(name, size) for name, size in totals.items())]))
+        summed = [Usage(name, size) for name, size in totals.items()]
+        typer.echo(_sizes([*map(_usage, runs), *found, *summed]))
 
 
 def protect(
@@ -205,6 +228,10 @@ def _of(registry: str | None, cache: bool) -> Retention | Copies:
 def _line(verdict: Verdict) -> str:
     kept_out = " (quarantined)" if verdict.quarantined else ""
     return f"{verdict.version}: {verdict.damage or 'as published'}{kept_out}"
+
+
+def _usage(run: StoppedRun) -> Usage:
+    return Usage(f"run {run.run}, stopped on {run.changed_at:%Y-%m-%d}", run.size_bytes)
 
 
 def _sizes(usages: list[Usage]) -> str:

@@ -14,6 +14,7 @@ import typer
 
 from adapters.cli import app, main
 from adapters.doctor import Finding
+from adapters.home import home
 from adapters.retention import Retention
 from tests.adapters.test_ps import ROW
 from tests.conftest import BASE, MakeAdapter
@@ -75,6 +76,7 @@ def house(make_adapter: MakeAdapter) -> Retention:
             metrics={"eval_loss": 1.0},
             recipe={"r": seed},
         )
+    (home() / "runs" / "0123456789abcdef").mkdir(parents=True)
     house.promote("support@v1")
     house.promote("support@v2", reason="better")
     house.promote("support@v4", "canary")
@@ -118,7 +120,7 @@ LINES = {
     "delete": ["delete support@v3 --yes --reason rows"],
     "tag": ["tag support@v3 --add lang=de --notes fine", "show support@v3", "list"],
     "protect": ["protect support", "protect support --undo"],
-    "gc": ["gc --keep-last 0", "gc --keep-last 0 --yes"],
+    "gc": ["gc --keep-last 0 --runs-older-than 0", "gc --keep-last 0 --runs-older-than 0 --yes"],
     "prompt new": ["prompt new terse --on support@v1 --set top_p=0.5", "show terse"],
     "push": ["push support@v1 {place}/other", "push support@v1 {place}/other --dry-run"],
     "pull": ["push support@v1 {place}/other", "pull {place}/other/support@v1"],
