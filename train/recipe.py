@@ -291,9 +291,11 @@ class Recipe:
         if self.tuner not in TUNERS:
             raise refusal(self.tuner, TUNERS)
         if self.method == "reward" and self.tuner not in ("qlora", "lora"):
+            form = "keeps its base's form" if self.tuner == "full" else "is made plain LoRA"
             raise UsageError(
-                f"A reward model's head is not trained with --tuner {self.tuner}.",
-                fix="Use --tuner qlora or lora.",
+                f"A reward model has a head of its own; what --tuner {self.tuner} trains {form}, "
+                "without one.",
+                fix=f"Use --tuner {'qlora' if self.quantised else 'lora'}.",
             )
         for name, (kind, key) in keys().items():
             value = getattr(self, name)

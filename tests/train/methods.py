@@ -20,6 +20,7 @@ from train.tuners import attach, keep_in_float32, load_base
 
 TINY = bases.resolve("tiny").path
 TOKENIZER = load_tokenizer(TINY)
+SCORING = Path(__file__).with_name("scoring.py")
 COLOURS = ("red", "green", "blue", "black", "white", "pink")
 
 

@@ -13,20 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train.methods import TINY, TOKENIZER, preferences, sums
+from tests.train.methods import SCORING, TINY, TOKENIZER, preferences, sums
 from train import processes
 from train.loop import train
 from train.prepare import prepare
 from train.processes import Share, _work, train_in_processes
 from train.recipe import Recipe
 
-REWARD = """
-def score(less, completions, **columns):
-    said = [turns[-1]["content"] for turns in completions]
-    return [100 * n + sum(map(ord, text)) % 7 for n, text in zip(less, said)]
-"""
-"""A multiple of 100 by the prompt, and a little by the answer: a step's mean tells its prompts."""
-ANSWERS = {"num_generations": 4, "max_completion_length": 4, "reward": ("rewards.py:score",)}
+ANSWERS = {
+    "num_generations": 4,
+    "max_completion_length": 4,
+    "reward": (f"{SCORING}:mostly_prompt",),
+}
 ANSWERS |= {"temperature": 3.0}
 RUNS: dict[str, dict[str, Any]] = {
     "dpo": {"method": "dpo"},
@@ -91,9 +89,7 @@ Pairs = dict[str, tuple[Trained, Trained]]
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
     """Each run by one process with batches of 8, and by two with batches of 4."""
     place = tmp_path_factory.mktemp("runs")
-    (place / "rewards.py").write_text(REWARD)
     with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(place)
         first, *others = [share_of(name, place, 4, 2) for name in RUNS]
         patched.setattr(processes, "_work", work_all)
         values = {name: getattr(first, name) for name in Share.__slots__}
