@@ -91,7 +91,11 @@ class RunFolder:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         metrics: dict[str, float] = {}
-        yield part, metrics
+        try:
+            yield part, metrics
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
         self._metrics.write_text(json.dumps(metrics))
         make_durable(part)
         make_durable(self._metrics)

@@ -16,6 +16,7 @@ import pytest
 
 from adapters.errors import Rejected, UsageError
 from adapters.registry import Registry
+from adapters.runs import held
 from tests.train.runs import command, start, support_rows
 from train.before import load_tokenizer, prepare_rows
 from train.plan import Job, Plan, make_plan
@@ -84,6 +85,73 @@ def test_a_sweep_of_8_trials_goes_on_after_a_kill(dataset: str, tmp_path: Path) 
     assert version.manifest.metrics["eval_loss"] == best.value
     assert version.manifest.recipe["learning_rate"] == best.params["learning_rate"]
     assert list((tmp_path / "runs").iterdir()) == [], "only the best was kept, until published"
+
+
+def alone(home: Path, *arguments: str) -> None:
+    """Run the command line as the leader of a process group, as a shell does."""
+    os.setsid()
+    command(home, *arguments)
+
+
+def test_after_ctrl_c_all_is_whole_and_the_same_command_goes_on(
+    dataset: str, tmp_path: Path
+) -> None:
+    space(tmp_path, "r: {choices: [2, 4]}\nmax_steps: 40\nsave_steps: 4\neval_steps: 20\n")
+    arguments = ("sweep", str(tmp_path / "recipe.yaml"), dataset, "--base", "tiny", "--name", "a")
+    arguments += ("--trials", "1")
+    home, said = tmp_path / "home", tmp_path / "said.txt"
+    stopped = start(alone, home, said, *arguments, daemon=False)
+    while not list(home.glob("runs/*/checkpoints/checkpoint-*/whole.json")):
+        assert stopped.is_alive(), said.read_text()
+        time.sleep(0.02)
+    os.killpg(stopped.pid, signal.SIGINT)  # a terminal tells all that it started
+    stopped.join()
+    assert stopped.exitcode == 130
+    assert "Traceback" not in said.read_text()
+    assert "Stopped. The same command goes on from there." in said.read_text()
+    (before,) = study_in(home).trials
+    assert before.state.name == "RUNNING"
+    assert Registry.open(home).names() == []
+    (run,) = home.glob("runs/*/")
+    checkpoints = list(run.glob("checkpoints/checkpoint-*"))
+    assert checkpoints == [each for each in checkpoints if (each / "whole.json").exists()]
+    assert not list(run.glob("adapter*"))
+    assert not list(home.glob("sweeps/*/rows"))
+    with held(run, pytest.fail):
+        pass  # the trial's process has ended too
+
+    again = start(alone, home, said, *arguments, daemon=False)
+    again.join()
+    assert again.exitcode == 0, said.read_text()
+    (after,) = study_in(home).trials
+    assert after.state.name == "COMPLETE"
+    assert (after.params, after.datetime_start) == (before.params, before.datetime_start)
+    assert Registry.open(home).resolve("a").number == 1
+
+
+def test_what_is_worse_than_the_median_is_pruned(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that learn come first, then one that hardly does; Optuna's own queue says so."""
+    made = optuna.create_study
+
+    def queued(**options: Any) -> optuna.Study:
+        study = made(**options)
+        for rate in (3e-3, 2e-3, 1e-8):
+            study.enqueue_trial({"learning_rate": rate})
+        return study
+
+    monkeypatch.setattr(optuna, "create_study", queued)
+    monkeypatch.setattr("train.sweep.STARTUP", 2)
+    rates = "learning_rate: {choices: [3e-3, 2e-3, 1e-8]}\n"
+    ranges = space(tmp_path, f"{rates}max_steps: 4\nwarmup_steps: 0\n")
+    found = sweep(Sweep(job(dataset), ranges, trials=4), Registry.open(tmp_path))
+    assert [trial.state for trial in found.trials[:3]] == ["complete", "complete", "pruned"]
+    assert found.trials[2].reason == "worse than the median"
+    seen = [list(trial.intermediate_values) for trial in study_in(tmp_path / "home").trials[:3]]
+    assert seen == [[1, 2, 3, 4], [1, 2, 3, 4], [1]]
+    assert found.version.manifest.recipe["learning_rate"] in (3e-3, 2e-3)
+    assert list((tmp_path / "home" / "runs").iterdir()) == []
 
 
 def checkpoint_of_the_third(process: Any, home: Path, said: Path) -> None:
