@@ -35,7 +35,7 @@ def publish_prompt(
 
     Raises:
         InvalidName, NotFound, Retired, Quarantined, Unavailable: the name, `on` or the base.
-        UsageError: both or neither of `on` and `base` are named.
+        UsageError: both or neither of `on` and `base` are named, or `chosen` names a ground.
         Rejected: `on` has no weights either.
         InvalidAdapter: nothing is chosen.
         RegistryUnavailable: the registry cannot be written.
@@ -45,6 +45,8 @@ def publish_prompt(
         raise UsageError(
             "A prompt stands on a base or on a version.", fix="Name one: --base B, or --on REF."
         )
+    if chosen.on:
+        raise UsageError("`on` is not chosen among defaults.", fix="Say it with --on REF.")
     below = registry.resolve(on) if on else None
     if below is not None and below.manifest.kind == "prompt":
         under = below.manifest.parents or (f"--base {below.manifest.base.name}",)

@@ -86,15 +86,16 @@ def route(snapshot: Snapshot, base: Base, model: str, unit: str | None) -> Route
     return found
 
 
-def grounded(snapshot: Snapshot, found: Route) -> Route:
+def grounded(snapshot: Snapshot, base: Base, found: Route) -> Route:
     """Return a route with its ground, which need not be the caller's own to ask for.
 
     Raises:
-        As `ground_of`; Rejected: see `check_task`.
+        As `ground_of`; BaseMismatch, Rejected: see `check_base` and `check_task`.
     """
     ground = ground_of(snapshot, found.version) if found.version else None
     if ground is None:
         return found
+    check_base(ground, base)
     check_task(ground)
     return replace(found, ground=ground)
 

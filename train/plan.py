@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from adapters import __version__, bases
 from adapters.errors import MissingExtra, NotFound
 from adapters.registry import Registry
+from adapters.serving import Serving
 from adapters.types import Version, check_name
 from train import trackers
 from train.full import check_target
@@ -46,10 +47,17 @@ class Job:
     """Another dataset and its share of all rows: `general.jsonl=0.1` (see `train.replay`)."""
     tags: Sequence[str] = ()
     notes: str = ""
+    serving: Serving = field(default_factory=Serving)
+    """The server's defaults; those of its template's arguments that it says nothing of, training
+    says."""
     again: bool = False
     """Train it even if there is a version that the same run made."""
     output_dir: Path | None = None
     """Where a full model goes, which is no version: a folder that does not exist."""
+
+    def served(self, trained: Mapping[str, Any] | None) -> Serving:
+        """Return the defaults of the version. `trained`: the template's arguments in training."""
+        return self.serving.over(Serving.from_json({"chat_template_kwargs": {**(trained or {})}}))
 
     @property
     def title(self) -> str:
@@ -128,7 +136,7 @@ def _code(recipe: Recipe) -> dict[str, str]:
 
 
 def finished_by(plan: Plan, registry: Registry) -> Version | None:
-    """Return the last version in good standing that the same run made."""
+    """Return the last version in good standing that the same run made, with the same defaults."""
     name = str(plan.job.name)
     try:
         versions = registry.versions(name)
@@ -138,7 +146,8 @@ def finished_by(plan: Plan, registry: Registry) -> Version | None:
     for version in reversed(versions):
         m = version.manifest
         key = run_key(asdict(m.base), m.recipe, m.dataset, m.code)
-        if key == plan.key and version.number not in against:
+        served = plan.job.served(m.serving.get("chat_template_kwargs")).as_json()
+        if key == plan.key and served == m.serving and version.number not in against:
             return version
     return None
 

@@ -232,9 +232,8 @@ def publish(
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     recipe = asdict(job.recipe)
     options = dataset.get("parity", {}).get("chat_template_kwargs")
-    serving = {"chat_template_kwargs": options} if options else {}
-    if serving:
-        (folder / SERVING_FILE).write_bytes(Serving.from_json(serving).to_bytes())
+    if (served := job.served(options)) != Serving():
+        (folder / SERVING_FILE).write_bytes(served.to_bytes())
     from adapters.card import card
 
     text = card(
@@ -244,7 +243,7 @@ def publish(
         dataset,
         metrics,
         rank_class(config["r"]),
-        serving=serving,
+        serving={"chat_template_kwargs": options},
         curve=(folder / CURVE_FILE).exists(),
     )
     (folder / CARD_FILE).write_text(text, encoding="utf-8")

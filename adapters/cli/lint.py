@@ -110,6 +110,8 @@ def _text(examined: Examined) -> str:
             )
     if report.findings:
         parts.append(f"Not servable: {len(report.findings)} findings.")
+    elif not report.peft:
+        parts.append("Servable: it has no weights.")
     else:
         rank = f"needs max_lora_rank {report.max_lora_rank}" if report.max_lora_rank else ""
         parts.append(f"Servable: rank {report.peft.get('r')}, {rank}.")

@@ -107,6 +107,9 @@ def train(
     again: Annotated[
         bool, typer.Option("--again", help="Train even if this very run is a version already.")
     ] = False,
+    serving: Annotated[
+        Path | None, typer.Option(help="The server's defaults, as JSON (see docs/serving.md).")
+    ] = None,
     tag: TagOption = None,
     notes: NotesOption = "",
     registry: RegistryOption = None,
@@ -124,6 +127,7 @@ def train(
     """
     # Stopped by a supervisor, it cleans up as after Ctrl-C. 143 is what a shell would say.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    from adapters.serving import Serving
     from train.before import rehearse
     from train.recipe import read_recipe
     from train.run import Job, run, run_full
@@ -139,11 +143,14 @@ def train(
         replay=replay,
         tags=tag or (),
         notes=notes,
+        serving=Serving.read(serving) if serving else Serving(),
         again=again,
         output_dir=output_dir,
     )
     if output_dir and registry:
         raise UsageError("A full model goes into no registry.", fix="Leave out --registry.")
+    if output_dir and serving:
+        raise UsageError("A full model is no version.", fix="Leave out --serving.")
     if dry_run:
         return _show(rehearse(job, None if output_dir else Registry.open(registry)), json=json)
     if output_dir:

@@ -7,7 +7,7 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from adapters.errors import Rejected
+from adapters.errors import BaseMismatch, Rejected
 from adapters.journals import LOG, entry_line
 from adapters.reading import Reader
 from adapters.types import LogEntry, Version
@@ -38,6 +38,11 @@ class Writer(Reader):
             with self._backend.writing(on.name):
                 ground = self.resolve(on)
                 self._check_may_stand(ground.name, ground.number)
+                if ground.manifest.base.revision != version.manifest.base.revision:
+                    raise BaseMismatch(
+                        f"{version.ref} and {ground.ref}, which it stands on, are of two bases.",
+                        fix="Publish it with: adapters prompt new --on",
+                    )
 
     def _note(
         self,

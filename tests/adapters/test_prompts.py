@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from adapters import bases
 from adapters.diff import compare
 from adapters.errors import (
+    BaseMismatch,
     Conflict,
     InvalidAdapter,
     InvalidDataset,
@@ -101,6 +104,9 @@ def test_what_makes_no_prompt_is_refused(house: Retention) -> None:
             publish_prompt(house, "terse", BRIEF, on=on, base=base)
     with pytest.raises(UsageError, match="revision"):
         publish_prompt(house, "terse", BRIEF, on="support@v1", revision="main")
+    elsewhere = Serving.from_json({"on": "support@sha256:" + "0" * 64, "seed": 1})
+    with pytest.raises(UsageError, match="`on`"):
+        publish_prompt(house, "terse", elsewhere, base="tiny")
     with pytest.raises(InvalidAdapter, match="changes nothing"):
         over(house, "support@v1", chosen=Serving())
     with pytest.raises(NotFound):
@@ -109,6 +115,16 @@ def test_what_makes_no_prompt_is_refused(house: Retention) -> None:
     with pytest.raises(Rejected, match="retired"):
         over(house, "support@v2")
     assert house._backend.numbers("support") == [1, 2, 3], "nothing is left of what was refused"
+
+
+def test_ground_and_prompt_are_of_one_base(house: Retention, tmp_path: Path) -> None:
+    on = over(house, "support@v1").manifest.on
+    folder = tmp_path / "prompt"
+    folder.mkdir()
+    (folder / "serving.json").write_text(json.dumps({"seed": 1, "on": str(on)}))
+    with pytest.raises(BaseMismatch, match="two bases"):
+        house.publish("stranger", folder, base=replace(BASE, revision="f" * 40))
+    assert house.names() == ["support"]
 
 
 def test_it_moves_with_aliases_as_any_other(house: Retention) -> None:
@@ -245,6 +261,18 @@ def test_new_says_what_is_wrong(run: Run, registry: Registry, tmp_path: Path) ->
     ):
         assert (run(line)[0], said in run(line)[2]) == (code, True), run(line)[2]
     assert [version.number for version in registry.versions("support")] == [1]
+
+
+def test_lint_says_that_there_is_nothing_to_fit(run: Run, registry: Registry) -> None:
+    version = publish_prompt(registry, "terse", BRIEF, on="support@v1")
+    assert run("lint terse@v1")[:2] == (0, "Servable: it has no weights.\n")
+    file = version.path / "serving.json"
+    file.chmod(0o644)
+    file.write_text('{"sistem": "Be brief."}')
+    code, said, _ = run("lint terse@v1")
+    assert (code, "Did you mean system" in said) == (4, True)
+    code, said, _ = run("verify terse@v1")
+    assert (code, "serving.json was changed" in said) == (4, True)
 
 
 def test_settings_are_json_or_else_text() -> None:

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from adapters import bases
 from adapters.errors import Rejected
 from adapters.registry import Registry
+from adapters.serving import Serving
 from train.parity import Parity, check_parity, stop_tokens
 from train.recipe import Recipe
 from train.rows.forms import Row
@@ -152,9 +153,12 @@ def test_a_run_keeps_what_requests_must_carry(
     shutil.copytree(TINY, base)
     shutil.copy(TEMPLATES / "qwen3.jinja", base / "chat_template.jinja")
     dataset = written(tmp_path, *([{"role": "user", "content": f"Q {n}"}] for n in range(9)))
-    job = Job(dataset, str(base), "support", Recipe(tuner="lora", r=2, max_steps=2, test_size=0))
+    recipe = Recipe(tuner="lora", r=2, max_steps=2, test_size=0)
+    job = Job(dataset, str(base), "support", recipe, serving=Serving.from_json({"top_k": 5}))
     version = run(job, Registry.open(tmp_path / "registry"))
-    assert version.manifest.serving == {"chat_template_kwargs": {"enable_thinking": False}}
+    trained = {"chat_template_kwargs": {"enable_thinking": False}}
+    assert version.manifest.serving == {**trained, "top_k": 5}
+    assert run(job, Registry.open(tmp_path / "registry")).ref == version.ref, "finished already"
     assert version.manifest.dataset["parity"]["rows"] == 9
     assert (
         '"chat_template_kwargs": {"enable_thinking": false}'

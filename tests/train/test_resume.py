@@ -13,6 +13,7 @@ import pytest
 
 from adapters.errors import RegistryUnavailable
 from adapters.registry import Registry
+from adapters.serving import Serving
 from adapters.types import Version
 from tests.train.runs import command, start, support_rows, train_once
 from train.checkpoints import Checkpoints
@@ -141,6 +142,9 @@ def test_a_finished_run_is_not_repeated_but_on_demand(
     again = run(Job(dataset, "tiny", "support", recipe, again=True), registry)
     assert again.ref == "support@v2"
     assert again.manifest.digest == first.manifest.digest
+    brief = Serving.from_json({"system": "Be brief."})
+    other = run(Job(dataset, "tiny", "support", recipe, serving=brief), registry)
+    assert (other.ref, other.manifest.serving) == ("support@v3", {"system": "Be brief."})
 
 
 def test_two_processes_at_one_run_make_one_version(dataset: str, tmp_path: Path) -> None:
