@@ -139,8 +139,7 @@ class Gate:
             _refuse_prompt_logprobs(content)
         unit = _unit(content, scope)
         snapshot = self._snapshot()
-        found = route(*caller.view(snapshot, self._base), model, unit)
-        found = grounded(snapshot, self._base, found)
+        found = grounded(snapshot, route(*caller.view(snapshot, self._base), model, unit))
         name = found.version.engine_name if found.version else self._base.names[0]
         noted = exchange(scope)
         noted.asked, noted.route, noted.engine_name = model, found, name

@@ -86,16 +86,15 @@ def route(snapshot: Snapshot, base: Base, model: str, unit: str | None) -> Route
     return found
 
 
-def grounded(snapshot: Snapshot, base: Base, found: Route) -> Route:
+def grounded(snapshot: Snapshot, found: Route) -> Route:
     """Return a route with its ground, which need not be the caller's own to ask for.
 
     Raises:
-        As `ground_of`; BaseMismatch, Rejected: see `check_base` and `check_task`.
+        As `ground_of`; Rejected: see `check_task`.
     """
     ground = ground_of(snapshot, found.version) if found.version else None
     if ground is None:
         return found
-    check_base(ground, base)
     check_task(ground)
     return replace(found, ground=ground)
 
@@ -105,6 +104,7 @@ def ground_of(snapshot: Snapshot, version: Version) -> Version | None:
 
     Raises:
         NotFound: the ground is not there.
+        BaseMismatch: it is of another base, as the registry lets no version be.
         Unavailable: it is not served, for now.
     """
     if (on := version.manifest.on) is None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapters.errors import BaseMismatch
 from adapters.housekeeping import Housekeeping
 from adapters.keys import KeyJournal
 from adapters.prompts import publish_prompt
@@ -16,9 +18,10 @@ from adapters.serving import Serving
 from adapters.types import Arm, Version
 from serve.asking import Terms
 from serve.catalogue import card
+from serve.routing import ground_of
 from serve.snapshot import take
 from tests.conftest import BASE, MakeAdapter
-from tests.serve.conftest import SERVED, MakeServer, Server
+from tests.serve.conftest import FOREIGN, SERVED, MakeServer, Server
 
 ASK = {"role": "user", "content": "Where is it?"}
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -218,3 +221,15 @@ def test_room_for_an_answer() -> None:
     assert Terms("x", max_model_len=30).room(10, None) == 20
     assert Terms("x", max_model_len=30).room(10, 50) == 20
     assert Terms("x", max_model_len=30).room(10, 5) == 5
+
+
+def test_a_ground_of_another_base_never_answers(
+    registry: Registry, make_adapter: MakeAdapter
+) -> None:
+    ground = cool(registry, make_adapter)
+    version = publish_prompt(registry, "terse", BRIEF, on="cool@v1")
+    snapshot = take(registry)
+    assert ground_of(snapshot, version) == ground
+    forged = replace(version, manifest=replace(version.manifest, base=FOREIGN))
+    with pytest.raises(BaseMismatch, match="two bases"):
+        ground_of(snapshot, forged)
