@@ -117,6 +117,11 @@ def ground_of(snapshot: Snapshot, version: Version) -> Version | None:
             f"What {version.ref} stands on is gone.",
             fix=f"See what that was, and pull it again: adapters show {version.ref}",
         ) from None
+    if ground.manifest.base.revision != version.manifest.base.revision:
+        raise BaseMismatch(
+            f"{version.ref} and what it stands on are of two bases.",
+            fix="Publish it again with: adapters prompt new --on",
+        )
     if standing := adapter.standings.get(ground.number):
         raise Unavailable(
             f"What {version.ref} stands on is {standing.state}.",
