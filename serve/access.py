@@ -24,6 +24,8 @@ class Kind(Enum):
     """Passed on to an admin; to everybody where so chosen. It names adapters."""
     MODELS = auto()
     """Our list of models, or one of them."""
+    ADAPTERS = auto()
+    """Our inventory: where versions stand on this server, for its operators."""
     PLAIN = auto()
     """Passed on as it is."""
     STORED = auto()
@@ -35,6 +37,7 @@ class Kind(Enum):
 
 
 MODELS_PATH = "/v1/models"
+ADAPTERS_PATH = "/v1/adapters"
 _KINDS = {
     "/health": Kind.OPEN,
     "/metrics": Kind.METRICS,
@@ -67,6 +70,8 @@ def classify(path: str) -> Kind:
     """Return what to do with a path."""
     if path.startswith(f"{MODELS_PATH}/"):
         return Kind.MODELS
+    if path == ADAPTERS_PATH or path.startswith(f"{ADAPTERS_PATH}/"):
+        return Kind.ADAPTERS
     if stored_response(path):
         return Kind.STORED
     return _KINDS.get(path, Kind.DENIED)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import zlib
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -10,6 +12,7 @@ from adapters.errors import Unavailable
 from adapters.types import Version
 from serve.asgi import ASGIApp, Receive, Scope, Send, send_json
 from serve.asking import TERMS, Terms
+from serve.engine import Answers, Memory
 from serve.failures import RequestRefused
 
 _PROMPT_TOKENS = 2
@@ -22,14 +25,25 @@ class EchoEngine:
     prompt is as long as its messages have words.
     """
 
-    def __init__(self, base: str, *, max_lora_rank: int = 64) -> None:
+    def __init__(
+        self, base: str, *, max_lora_rank: int = 64, memory_places: int = 1000, slots: int = 4
+    ) -> None:
         self._base = base
         self._rank = max_lora_rank
+        self._places, self._slots = memory_places, slots
         self._loaded: set[str] = set()
+        self._memory: list[str] = []
+        self._resident: list[str] = []
+        self._pinned: set[str] = set()
         self.loads: list[str] = []
         """Every load that did something, in order."""
         self.trouble: str | None = None
         """Set it, and the engine is not healthy and loads nothing."""
+        self.idle: set[str] = set()
+        """Names whose weights do nothing: they answer canaries as the base."""
+        self.gate = asyncio.Event()
+        """Clear it, and loads wait."""
+        self.gate.set()
 
     @property
     def app(self) -> ASGIApp:
@@ -39,21 +53,62 @@ class EchoEngine:
     def max_lora_rank(self) -> int:
         return self._rank
 
-    async def load(self, version: Version) -> None:
+    @property
+    def memory_places(self) -> int:
+        return self._places
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    async def load(self, version: Version) -> float:
+        await self.gate.wait()
         await self.check()
-        if version.engine_name not in self._loaded:
-            self.loads.append(version.engine_name)
-            self._loaded.add(version.engine_name)
+        name = version.engine_name
+        if name not in self._memory:
+            self.loads.append(name)
+            self._loaded.add(name)
+            self._enter(name)
+        return 0.0
 
     async def remove(self, engine_name: str) -> None:
         self._loaded.discard(engine_name)
+        self._pinned.discard(engine_name)
+        for place in (self._memory, self._resident):
+            if engine_name in place:
+                place.remove(engine_name)
 
     def loaded(self) -> Set[str]:
         return frozenset(self._loaded)
 
+    async def memory(self) -> Memory:
+        return Memory(tuple(self._memory), frozenset(self._resident))
+
+    async def pin(self, engine_name: str, pinned: bool) -> None:
+        if pinned and engine_name not in self._memory:
+            raise Unavailable(f"{engine_name} is not in memory.", fix="Load it, and pin it then.")
+        (self._pinned.add if pinned else self._pinned.discard)(engine_name)
+
+    async def canary(self, engine_name: str | None) -> Answers:
+        if engine_name is None or engine_name in self.idle:
+            return ({1: -1.0},)
+        self._enter(engine_name)
+        return ({1: -1.0 - zlib.crc32(engine_name.encode()) / (1 << 32)},)
+
     async def check(self) -> None:
         if self.trouble:
             raise Unavailable(self.trouble, fix="Wait, and try again.")
+
+    def _enter(self, name: str) -> None:
+        """Put a name last in memory and in the slots; what no place is left for goes."""
+        kept = ((self._memory, self._places, self._pinned), (self._resident, self._slots, ()))
+        for place, size, pinned in kept:
+            if name in place:
+                place.remove(name)
+            elif len(place) >= size:
+                place.remove(next(each for each in place if each not in pinned))
+            place.append(name)
+        self._resident = [each for each in self._resident if each in self._memory]
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", scope["method"] == "POST"
@@ -67,6 +122,8 @@ class EchoEngine:
             missing = {"message": f"The model `{model}` does not exist.", "code": 404}
             await send_json(send, 404, {"error": missing})
             return
+        if model in self._loaded:
+            self._enter(model)
         terms, length = TERMS.get() or Terms(str(model)), _length(asked)
         try:
             terms.check(length)

@@ -6,11 +6,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from typing import Protocol
 
 from adapters.types import Version
 from serve.asgi import ASGIApp
+
+Answers = tuple[Mapping[int, float], ...]
+"""To each canary prompt, the first token's likeliest choices: natural logprobs by token id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Which versions an engine held when it was asked, by engine name."""
+
+    loaded: tuple[str, ...] = ()
+    """In its memory, least recently used first: ready for a slot without a disk."""
+    resident: frozenset[str] = frozenset()
+    """Of those, the ones in a slot."""
 
 
 class Engine(Protocol):
@@ -33,15 +47,46 @@ class Engine(Protocol):
     def max_lora_rank(self) -> int:
         """The largest rank that `load` takes. Fixed when the engine starts."""
 
-    async def load(self, version: Version) -> None:
-        """Make a version answer under its engine name; returns once it does.
+    @property
+    def memory_places(self) -> int:
+        """How many versions fit in memory, beside each other; at least `slots`."""
 
-        Loading it again changes nothing and costs nothing. The version's files must stay as
-        they are until `remove` has returned. It may be evicted from fast memory meanwhile; the
-        engine then brings it back by itself.
+    @property
+    def slots(self) -> int:
+        """How many different versions one step can use."""
+
+    async def load(self, version: Version) -> float:
+        """Make a version answer under its engine name; returns once it is in memory.
+
+        Where it is in memory this changes nothing and costs nothing. The version's files must
+        stay as they are until `remove` has returned: it may be evicted from memory meanwhile,
+        and the engine then brings it back, here without a stall or by itself with one.
+
+        Returns for how many seconds the engine could do nothing else: the stall.
 
         Raises:
             Unavailable: the engine could not. The name stays unknown; others are unharmed.
+        """
+
+    async def memory(self) -> Memory:
+        """Ask what is in memory and in slots now."""
+
+    async def pin(self, engine_name: str, pinned: bool) -> None:
+        """Keep a loaded version in memory whatever else is loaded, or no more.
+
+        Callers leave as many places unpinned as there are slots: one step may need them all.
+
+        Raises:
+            Unavailable: it is not in memory.
+        """
+
+    async def canary(self, engine_name: str | None) -> Answers:
+        """Answer the engine's canary prompts, which never change, by a loaded version.
+
+        None: by the base.
+
+        Raises:
+            Unavailable: the engine did not answer.
         """
 
     async def remove(self, engine_name: str) -> None:

@@ -38,6 +38,7 @@ from serve.draining import Drain
 from serve.engine import Engine
 from serve.exchange import CLIENT_GONE, exchange
 from serve.failures import RequestRefused, document, headers_of, kind_of, status_of
+from serve.inventory import Inventory
 from serve.keys import Keys
 from serve.last_words import LastWords
 from serve.metering import metered
@@ -74,6 +75,7 @@ class Gate:
         self._admission = admission
         self._snapshot = snapshot
         self._base = base
+        self._inventory = Inventory(admission, base)
         self._keys = keys
         self._limits = limits or Limits()
         self._chosen = Chosen()
@@ -119,6 +121,9 @@ class Gate:
             await send_json(send, 200 if ready else 503, report)
         elif kind is Kind.MODELS and scope["method"] in ("GET", "HEAD"):
             await send_json(send, 200, self._models(caller, path))
+        elif kind is Kind.ADAPTERS:
+            found = await self._inventory.answer(self._snapshot(), scope["method"], path)
+            await send_json(send, 200, found)
         elif kind is Kind.ROUTED and scope["method"] == "POST":
             with self._drain.running():
                 await self._route(caller, scope, receive, send)

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 from argparse import Namespace
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
@@ -29,6 +28,7 @@ from serve.asgi import ASGIApp
 from serve.draining import Drain
 from serve.follower import Follower
 from serve.gate import Gate
+from serve.handover import Handover
 from serve.keys import Keys
 from serve.lease import EngineLease
 from serve.machine import check_experts, check_exposure, check_port, free_bytes, has_bf16
@@ -40,6 +40,7 @@ from serve.slots import Overrides, Slots, size
 from serve.snapshot import Snapshot, take
 from serve.tracing import Tracing
 from serve.tracing import flags as tracing_flags
+from serve.warmth import Note, Warming, held, wanted
 
 _KEEP_S = 1.0
 _CPU_CACHE_BYTES = 1 << 30
@@ -128,8 +129,17 @@ async def _serve(
         async with vllm_engine.opened(args) as engine:
             await engine.check()
             lease = EngineLease(holding, engine)
-            admission = Admission(engine, config, lease.coming)
             metrics = Metrics()
+            admission = Admission(engine, config, lease.coming, metrics)
+            handover = Handover(lambda: follower.current, admission.residency, base)
+            handover.look()  # so that the first request finds the registry
+            note = Note(registry.location, args.port)
+            before = await asyncio.to_thread(note.read)
+            warming = Warming(
+                admission.residency,
+                wanted(handover.current, base, before, engine.memory_places),
+                before.pinned,
+            )
             metrics.registry_age_s.set_function(lambda: follower.age_s)
             metrics.registry_problems.set_function(lambda: len(follower.current.troubles))
             readiness = Readiness(
@@ -137,18 +147,26 @@ async def _serve(
                 Drain(),
                 registry_age_s=lambda: follower.age_s,
                 registry_reachable=lambda: follower.current.reachable,
+                waiting=lambda: warming.left,
             )
             gate = partial(
                 Gate,
                 engine=engine,
                 readiness=readiness,
                 admission=admission,
-                snapshot=lambda: follower.current,
+                snapshot=lambda: handover.current,
                 base=base,
                 keys=keys,
                 prompt_logprobs=not vllm_engine.on_cpu(),
             )
-            keeping = asyncio.create_task(_keep(admission, follower, lease, metrics))
+            background = [
+                asyncio.create_task(each)
+                for each in (
+                    _keep(admission, handover, lease, note, warming, metrics),
+                    handover.run(),
+                    warming.run(),
+                )
+            ]
             try:
 
                 def outermost(app: ASGIApp) -> ASGIApp:
@@ -157,9 +175,9 @@ async def _serve(
 
                 return 130 if await engine.listen(sock, outermost, readiness.drain) else 0
             finally:
-                keeping.cancel()
-                with suppress(asyncio.CancelledError):
-                    await keeping
+                for task in background:
+                    task.cancel()
+                await asyncio.gather(*background, return_exceptions=True)
 
 
 def _tracing(args: Namespace) -> Tracing | None:
@@ -188,18 +206,27 @@ def _keys(settings: Settings, args: Namespace) -> Keys:
 
 
 async def _keep(
-    admission: Admission, follower: Follower, lease: EngineLease, metrics: Metrics
+    admission: Admission,
+    handover: Handover,
+    lease: EngineLease,
+    note: Note,
+    warming: Warming,
+    metrics: Metrics,
 ) -> None:
     """Once a second, let go of what is served no more, and say what is held."""
     while True:
         await asyncio.sleep(_KEEP_S)
-        known = {version.engine_name for version in follower.current.versions()}
+        known = {version.engine_name for version in handover.current.versions()}
         try:
             await admission.forget(known)
+            await admission.residency.refresh()
         except Exception:
-            log.exception("An adapter could not be taken out of the engine")
+            log.exception("What the engine holds could not be brought in line with the registry")
         metrics.keep(known)
+        metrics.standing(admission.residency.count(handover.current.versions()))
         await lease.renew()
+        if not warming.left:
+            await asyncio.to_thread(note.write, held(admission.residency))
 
 
 def _flags(
@@ -261,7 +288,7 @@ def _prepare_environment() -> None:
     """Say to vLLM, in all its processes, what its flags cannot."""
     plugins = [name for name in os.environ.get("VLLM_PLUGINS", "").split(",") if name]
     os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*plugins, "switchyard"]))
-    os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # else vLLM asks no resolver
+    os.environ.pop("VLLM_ALLOW_RUNTIME_LORA_UPDATING", None)  # its routes load any folder
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     os.environ["VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"] = "1"  # else it closes the port on clients
     os.environ.pop("VLLM_API_KEY", None)  # ours by now, see `run`

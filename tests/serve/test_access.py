@@ -53,7 +53,7 @@ DISGUISED = [
     "/v1//load_lora_adapter",
     "/v1/%6coad_lora_adapter",
     "/v1/responses/../load_lora_adapter",
-    "/v1/responses/x/../../adapters",
+    "/v1/responses/x/../../../adapters",
     "/v1/chat/completions/",
     "/V1/CHAT/COMPLETIONS",
     "/metrics/x",

@@ -12,9 +12,10 @@ import pytest
 from adapters.errors import Rejected, Unavailable
 from adapters.registry import Registry
 from adapters.types import Version
-from serve import admission
-from serve.admission import Admission, verify
+from serve import residency, staging
+from serve.admission import Admission
 from serve.echo_engine import EchoEngine
+from serve.staging import verify
 from tests.conftest import LLAMA
 from tests.serve.conftest import MakeServer, Publish
 
@@ -44,11 +45,11 @@ def test_a_version_is_checked_and_loaded_once_whoever_comes(
 ) -> None:
     checked: list[str] = []
 
-    def noting(version: Version, *rest: object) -> admission.Marks:
+    def noting(version: Version, *rest: object) -> staging.Marks:
         checked.append(version.ref)
         return verify(version)
 
-    monkeypatch.setattr(admission, "verify", noting)
+    monkeypatch.setattr(residency, "verify", noting)
     engine = EchoEngine("small")
     assert use(engine, *[support[0]] * 20, support[1]) == [None] * 21
     assert sorted(checked) == ["support@v1", "support@v2"]
@@ -120,24 +121,25 @@ def test_a_manifest_made_up_to_fit_its_files_does_not_get_past_lint(
 
 def test_weights_that_do_not_fit_the_base_are_refused(publish: Publish) -> None:
     version = publish("support")
-    assert verify(version, (), LLAMA)
+    assert verify(version, LLAMA)
     with pytest.raises(Unavailable, match="damaged"):
-        verify(version, (), {**LLAMA, "hidden_size": 64})
+        verify(version, {**LLAMA, "hidden_size": 64})
 
 
-def test_known_marks_spare_the_reading(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = publish("support")
-    marks = verify(version)
-    monkeypatch.setattr(admission, "differences", lambda *_: 1 / 0)
-    assert verify(version, marks) == marks
-    with pytest.raises(ZeroDivisionError):
-        verify(version)
+def test_files_are_read_once_and_looked_at_after_that(
+    serve: MakeServer, support: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residency, "_WATCH_S", 0.0)
+    server = serve()
+    assert server.chat("support@v1").is_success
+    monkeypatch.setattr(staging, "differences", lambda *_: 1 / 0)
+    assert server.chat("support@v1").is_success
 
 
 def test_files_that_change_after_loading_shut_the_version_out(
     serve: MakeServer, support: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "_WATCH_S", 0.0)
+    monkeypatch.setattr(residency, "_WATCH_S", 0.0)
     server = serve()
     assert server.chat("support@v1").is_success
     spoil(support[0].path / "adapter_model.safetensors")
@@ -155,7 +157,7 @@ def test_a_refusal_stands_a_while_and_ends_once_the_files_are_back(
     assert server.chat("support@v1").status_code == 503
     path.write_bytes(content)
     assert server.chat("support@v1").status_code == 503
-    monkeypatch.setattr(admission, "_RETRY_S", 0.0)
+    monkeypatch.setattr(residency, "_RETRY_S", 0.0)
     assert server.chat("support@v1").is_success
 
 

@@ -86,7 +86,7 @@ def test_what_the_engine_loads_keeps_its_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import adapters.housekeeping as housekeeping
-    import serve.admission as admission
+    import serve.residency as residency
 
     house, version, turns = Housekeeping.open(registry.location), support[1], Turns(order)
     asks, tombstone, again, frees = DELETION
@@ -95,7 +95,7 @@ def test_what_the_engine_loads_keeps_its_files(
     monkeypatch.setattr(backend, "delete", turns.at(tombstone, backend.delete))
     monkeypatch.setattr(backend, "sweep", turns.at(frees, backend.sweep))
     monkeypatch.setattr(Holding, "renew", turns.at(LOADING[0], Holding.renew))
-    monkeypatch.setattr(admission, "verify", turns.at(LOADING[1], admission.verify))
+    monkeypatch.setattr(residency, "verify", turns.at(LOADING[1], residency.verify))
     engine = EchoEngine(SERVED.names[0], max_lora_rank=RANK)
     load = engine.load
 

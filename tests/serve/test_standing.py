@@ -137,7 +137,7 @@ def test_a_version_is_held_before_its_files_are_looked_at(
         held.append(leases(house.location)[0].holds)
         return ()
 
-    monkeypatch.setattr("serve.admission.verify", look)
+    monkeypatch.setattr("serve.residency.verify", look)
 
     async def live() -> None:
         engine = EchoEngine(SERVED.names[0], max_lora_rank=RANK)
