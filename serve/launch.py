@@ -219,7 +219,7 @@ async def _keep(
         known = {version.engine_name for version in handover.current.versions()}
         try:
             await admission.forget(known)
-            await admission.residency.refresh()
+            await admission.residency.keep_up()
         except Exception:
             log.exception("What the engine holds could not be brought in line with the registry")
         metrics.keep(known)

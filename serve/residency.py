@@ -104,6 +104,7 @@ class Residency:
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._waiting: Counter[str] = Counter()
         self._pinned: set[str] = set()
+        self._asked = False
         self._memory = Memory()
         self._loaded: frozenset[str] = frozenset()
         self._staging = Turns(_STAGED_AT_ONCE, self._is_waited_for)
@@ -121,7 +122,7 @@ class Residency:
 
     @property
     def memory(self) -> Memory:
-        """What the engine held when it was last asked, a second ago at most while it serves."""
+        """What the engine held when it was last asked: a second ago, or before it was idle."""
         return self._memory
 
     @property
@@ -143,7 +144,8 @@ class Residency:
 
     def count(self, versions: Iterable[Version]) -> dict[str, int]:
         """Return how many of them stand where, all states included."""
-        return dict.fromkeys(State, 0) | Counter(self.state(each) for each in versions)
+        found = Counter(self.state(version).value for version in versions)
+        return {state.value: found[state.value] for state in State}
 
     def is_loaded(self, version: Version) -> bool:
         """Say whether a version is in memory and may be used."""
@@ -165,6 +167,7 @@ class Residency:
                 weights have no effect.
         """
         name = version.engine_name
+        self._asked = True
         standing = self._standings.get(name)
         if standing is None or self._is_stale(standing):
             if name not in self._checks:
@@ -183,8 +186,17 @@ class Residency:
             raise standing.refusal
         return standing
 
+    async def keep_up(self) -> None:
+        """Ask the engine what it holds, if anybody asked for anything since the last time.
+
+        An idle engine sleeps, and is left to: being asked would have it spin for a second.
+        """
+        if self._asked:
+            await self.refresh()
+
     async def refresh(self) -> None:
         """Ask the engine what it holds."""
+        self._asked = False
         self._memory = await self._engine.memory()
         before, self._loaded = self._loaded, frozenset(self._memory.loaded)
         if self._watcher:
