@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import uuid
@@ -163,6 +164,10 @@ async def opened(args: Namespace) -> AsyncIterator[VllmEngine]:
         AdaptersError: the engine did not come up; its log says why.
     """
     cli_env_setup()
+    if args.enforce_eager:
+        # vLLM compiles nothing itself then, but for a function that logprobs need: at the first
+        # request for some, in the middle of a step, for two seconds and on a busy machine a minute.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     adopt_orphans()
     async with AsyncExitStack() as stack:
         # Runs last: a signal to all processes ends the engine's process before its workers.
@@ -183,7 +188,9 @@ async def opened(args: Namespace) -> AsyncIterator[VllmEngine]:
                 f"vLLM could not start: {_first_line(error)}", fix="Its log above says why."
             ) from error
         _keep_terms(app.state.openai_serving_models, client)
-        yield VllmEngine(app, client, args)
+        engine = VllmEngine(app, client, args)
+        await engine.canary(None)  # what a first step and first logprobs take, they take now
+        yield engine
 
 
 def _keep_terms(models: Any, client: Any) -> None:

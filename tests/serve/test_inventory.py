@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from adapters.housekeeping import Housekeeping
+from adapters.prompts import publish_prompt
 from adapters.registry import Registry
+from adapters.serving import Serving
 from adapters.types import Version
 from tests.adapters.test_json import misfits
+from tests.conftest import BASE
 from tests.serve.conftest import FOREIGN, MakeServer, Publish, Server
 from tests.serve.test_admission import spoil
 
@@ -120,3 +123,22 @@ def test_it_needs_a_key_where_there_are_keys(serve: MakeServer, support: Support
 
 def _files(version: Version) -> list[Path]:
     return [version.path / name for name in version.manifest.files]
+
+
+def test_a_prompt_only_version_stands_where_its_weights_do(
+    registry: Registry, serve: MakeServer, support: Support, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = type("Found", (), {"model": BASE})
+    monkeypatch.setattr("adapters.bases.resolve", lambda *_, **__: found)
+    brief = Serving.from_json({"system": "Be brief."})
+    over = publish_prompt(registry, "over", brief, on="support@v1")
+    bare = publish_prompt(registry, "bare", brief, base="small")
+    server = serve()
+    listed = rows(server)
+    assert (listed[over.ref]["state"], listed[bare.ref]["state"]) == ("known", "resident")
+    reply = server.ask("POST", f"/v1/adapters/{over.ref}/load")
+    assert (reply.status_code, reply.json()["state"]) == (200, "resident")
+    assert server.engine.loads == [support[0].engine_name]
+    for action in ("load", "pin"):
+        assert server.ask("POST", f"/v1/adapters/{bare.ref}/{action}").is_success
+    assert server.engine.loads == [support[0].engine_name]
