@@ -83,7 +83,7 @@ class Engine(Protocol):
     async def canary(self, engine_name: str | None) -> Answers:
         """Answer the engine's canary prompts, which never change, by a loaded version.
 
-        None: by the base.
+        None: by the base. Nothing where the base generates no text (embeddings, say).
 
         Raises:
             Unavailable: the engine did not answer.

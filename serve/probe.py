@@ -35,7 +35,7 @@ async def probe(engine: Engine, version: Version) -> None:
             f"{version.ref} answers with numbers that are none (NaN or infinite).",
             fix="Publish a version whose training did not diverge.",
         )
-    if not differ(base, adapted):
+    if base and not differ(base, adapted):
         raise FailedProbe(
             f"{version.ref} has no effect: it answers as the base does.",
             fix="Compare its tensors' names with the base's modules, and publish it again.",

@@ -18,7 +18,7 @@ import socket
 import uuid
 from argparse import Namespace
 from collections.abc import AsyncIterator, Callable, Sequence, Set
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NoReturn
 
 from vllm import SamplingParams, envs
@@ -188,8 +188,9 @@ async def opened(args: Namespace) -> AsyncIterator[VllmEngine]:
                 f"vLLM could not start: {_first_line(error)}", fix="Its log above says why."
             ) from error
         _keep_terms(app.state.openai_serving_models, client)
-        engine = VllmEngine(app, client, args)
-        await engine.canary(None)  # what a first step and first logprobs take, they take now
+        engine = VllmEngine(app, client, args, generates="generate" in tasks)
+        with suppress(Unavailable):
+            await engine.canary(None)  # what a first step and first logprobs take, they take now
         yield engine
 
 
@@ -230,8 +231,9 @@ def _keep_terms(models: Any, client: Any) -> None:
 class VllmEngine:
     """See the port, `serve.engine.Engine`."""
 
-    def __init__(self, app: Any, client: EngineClient, args: Namespace) -> None:
+    def __init__(self, app: Any, client: EngineClient, args: Namespace, *, generates: bool) -> None:
         self._app = app
+        self._generates = generates
         self._client = client
         self._args = args
         self._models = app.state.openai_serving_models
@@ -307,6 +309,8 @@ class VllmEngine:
             raise Unavailable(f"{engine_name} is not in memory.", fix="Load it, and pin it then.")
 
     async def canary(self, engine_name: str | None) -> Answers:
+        if not self._generates:
+            return ()
         known = self._models.lora_requests[engine_name] if engine_name else None
         config = self._client.model_config
         size = config.get_vocab_size()

@@ -101,11 +101,14 @@ class Warming:
         await asyncio.gather(*(self._load(version) for version in self._wanted))
 
     async def _load(self, version: Version) -> None:
-        with suppress(AdaptersError):  # its standing says it
+        try:
             await self._residency.ready(version, waited_for=False)
             if version.engine_name in self._pinned:
                 await self._residency.pin(version)
-        self.left -= 1
+        except AdaptersError:
+            pass  # its standing says it
+        finally:
+            self.left -= 1
 
 
 def wanted(snapshot: Snapshot, base: Base, served: Served, places: int) -> list[Version]:
