@@ -26,7 +26,7 @@ SHAPES: dict[str, PreTrainedConfig] = {
     ),
     "deep": LlamaConfig(  # many small tensors
         **_SHARED, vocab_size=4096, hidden_size=64, intermediate_size=256, num_hidden_layers=128,
-        num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=False, dtype="float32",
+        num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=False, dtype="float32",
     ),
     "llama-30m": LlamaConfig(
         **_SHARED, vocab_size=20_000, hidden_size=384, intermediate_size=1024, num_hidden_layers=8,

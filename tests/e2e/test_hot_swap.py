@@ -77,7 +77,7 @@ def test_moving_an_alias_under_load_loses_no_request_and_mixes_no_answers(
     moved = asyncio.run(play())
     registry.rollback("support")
     assert {served for sent, served in seen if sent < moved} == {before.engine_name}
-    assert {served for sent, served in seen if sent > moved + 1} == {after.engine_name}
+    assert {served for sent, served in seen if sent > moved + 2} == {after.engine_name}
 
 
 def test_versions_published_while_it_runs_are_served(
