@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,3 +111,12 @@ def test_nobody_there_and_no_url(ps: Any) -> None:
     assert "Connection refused" in ps("--url", "http://127.0.0.1:9")[2]
     assert ps("--url", "ftp://x")[0] == 2
     assert ps("--url", "http://[")[0] == 1
+
+
+def test_its_rows_are_those_that_the_server_documents() -> None:
+    from tests.adapters.test_json import SHAPES, misfits
+
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    documented = json.loads(re.findall(r"```json adapter\n(.*?)```", page, re.DOTALL)[0])
+    assert SHAPES["ps"] == [documented]
+    assert misfits([ROW, KNOWN], SHAPES["ps"]) == []
