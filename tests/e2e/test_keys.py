@@ -1,0 +1,167 @@
+"""Keys at a real vLLM, with the clients people have: one server of its own, as keys shut it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from anthropic import Anthropic, RateLimitError
+from openai import OpenAI
+from prometheus_client.parser import text_string_to_metric_families
+
+from adapters.demo.server import served
+from adapters.keys import KeyJournal
+from adapters.registry import Registry
+
+ADMIN = "an-admins-secret"
+LONG = "Tell me about the weather in Spain and in France, day by day. " * 24
+
+
+@dataclass(frozen=True, slots=True)
+class Shut:
+    """A server that asks for keys, and where they are made."""
+
+    url: str
+    journal: KeyJournal
+
+    def client(self, secret: str) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0)
+
+    def cached_tokens(self) -> float:
+        """Return how many tokens of prompts vLLM has found in its prefix cache so far."""
+        headers = {"authorization": f"Bearer {ADMIN}"}
+        text = httpx.get(f"{self.url}/metrics", headers=headers).text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "vllm:prefix_cache_hits_total"
+        )
+
+
+@pytest.fixture(scope="module")
+def shut(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shut]:
+    folder = tmp_path_factory.mktemp("shut")
+    flags = ["--base", "tiny", "--registry", registry.location, "--api-key", ADMIN]
+    with served(flags, folder / "server.log") as url:
+        yield Shut(url, KeyJournal(folder / "keys.jsonl"))
+
+
+def made(shut: Shut, name: str, *allow: str, **limits: int) -> str:
+    """Make a key and wait until the server takes it; at most the two seconds it has."""
+    _, secret = shut.journal.create(name, allow=allow, **limits)  # type: ignore[arg-type]
+    deadline = time.monotonic() + 2
+    headers = {"authorization": f"Bearer {secret}"}
+    while httpx.get(f"{shut.url}/version", headers=headers).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return secret
+
+
+def ask(client: OpenAI, model: str, message: str = "Hello.", **options: object) -> str:
+    reply = client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": message}],
+        max_tokens=4,
+        **options,  # type: ignore[call-overload]
+    )
+    return str(reply.model)
+
+
+def test_two_keys_share_nothing_in_the_prefix_cache_and_one_does(shut: Shut) -> None:
+    one, two = (shut.client(made(shut, name, "*")) for name in ("one", "two"))
+
+    def found(client: OpenAI, model: str, **extra: object) -> float:
+        before = shut.cached_tokens()
+        ask(client, model, LONG, extra_body=extra)
+        return shut.cached_tokens() - before
+
+    for model in ("support", "tiny"):
+        assert found(one, model) == 0
+        assert found(two, model) == 0, "what one asked, two cannot tell"
+        assert found(one, model) > 0
+        assert found(two, model) > 0
+        assert found(one, model, cache_salt="apart") == 0
+        assert found(two, model, cache_salt="apart") == 0
+        assert found(one, model, cache_salt="apart") > 0
+    admin = shut.client(ADMIN)
+    assert found(admin, "support") == 0
+    assert found(admin, "support") > 0
+
+
+def test_clients_meet_their_own_errors(shut: Shut) -> None:
+    client = shut.client(made(shut, "web", "support*", rpm=7))
+    ids = {model.id.partition("@")[0] for model in client.models.list()}
+    assert ids == {"support"}
+    assert ask(client, "support").startswith("support@v1+")
+    said = []
+    for hidden in ("fleet-1", "nobody-1", "tiny"):
+        with pytest.raises(openai.NotFoundError) as missing:
+            ask(client, hidden)
+        said.append(str(missing.value).replace(hidden, "X"))
+    assert len(set(said)) == 1
+    with pytest.raises(openai.AuthenticationError):
+        ask(shut.client("wrong"), "support")
+    ask(client, "support")
+    with pytest.raises(openai.RateLimitError) as refused:
+        ask(client, "support")
+    assert refused.value.response.headers["x-ratelimit-remaining-requests"] == "0"
+    assert 1 <= int(refused.value.response.headers["retry-after"]) <= 9
+    with Anthropic(base_url=shut.url, api_key=client.api_key, max_retries=0) as other:
+        with pytest.raises(RateLimitError) as limited:
+            other.messages.create(
+                model="support", messages=[{"role": "user", "content": "Hi"}], max_tokens=2
+            )
+        assert "rate_limit_error" in str(limited.value)
+
+
+def test_tokens_are_charged_as_vllm_counts_them(shut: Shut) -> None:
+    limit = 600  # ten come back each second, so the time it takes blurs little
+    told = 0
+    for name in ("whole", "stream"):
+        secret = made(shut, name, "support", tpm=limit)
+        client, began = shut.client(secret), time.monotonic()
+        asked = {
+            "model": "support",
+            "messages": [{"role": "user", "content": LONG}],
+            "max_tokens": 20,
+            "extra_body": {"ignore_eos": True},
+        }
+        if name == "whole":
+            told = client.chat.completions.create(**asked).usage.total_tokens  # type: ignore
+        else:
+            chunks = list(client.chat.completions.create(**asked, stream=True))  # type: ignore
+            assert all(chunk.usage is None and chunk.choices for chunk in chunks), "not asked for"
+        headers = client.models.with_raw_response.list().headers
+        gained = (time.monotonic() - began) * limit / 60
+        charged = limit - int(headers["x-ratelimit-remaining-tokens"])
+        assert headers["x-ratelimit-limit-tokens"] == str(limit)
+        assert told - gained - 1 <= charged <= told, name
+        assert told > gained + 100, "too slow to tell"
+
+
+def test_a_revoked_key_opens_nothing_within_two_seconds(shut: Shut) -> None:
+    client = shut.client(made(shut, "short", "*"))
+    shut.journal.revoke("short")
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        try:
+            ask(client, "support")
+        except openai.AuthenticationError:
+            return
+    pytest.fail("it still opens")
+
+
+def test_no_secret_is_in_the_log(shut: Shut) -> None:
+    secret = made(shut, "quiet", "*")
+    ask(shut.client(secret), "support")
+    key = next(key for key in shut.journal.read() if key.name == "quiet")
+    log = Path(shut.journal.path.parent / "server.log").read_text()
+    assert secret not in log
+    assert ADMIN not in log
+    assert key.sha256 not in log
