@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve.access import Kind, classify
+from serve.access import Kind, classify, keyless, opens
 from serve.failures import RequestRefused
 from serve.keys import Keys
 from tests.serve.conftest import MakeServer
@@ -63,6 +63,9 @@ DISGUISED = [
 OPEN = ["/health", "/ready"]
 KEYED = [
     ("GET", "/metrics"),
+    ("GET", "/v1/adapters"),
+    ("GET", "/v1/adapters/support@v1"),
+    ("POST", "/v1/adapters/support@v1/load"),
     ("GET", "/version"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/small"),
@@ -158,3 +161,11 @@ def test_a_preflight_needs_no_key_but_a_path_that_exists() -> None:
     with pytest.raises(RequestRefused):
         Keys(["secret"]).caller(Kind.ROUTED, scope | {"method": "POST"})
     assert classify("/adapters") is Kind.DENIED
+
+
+def test_every_kind_of_path_is_a_roles_or_an_admins_alone() -> None:
+    """A path that is added is shut to other roles until it is opened to them here, too."""
+    opened = {kind for kind in Kind if opens("infer", kind) or opens("feedback", kind)}
+    assert opened == {Kind.MODELS, Kind.PLAIN, Kind.STORED, Kind.ROUTED, Kind.DENIED}
+    assert all(opens("admin", kind) for kind in Kind)
+    assert {kind for kind in Kind if keyless(kind)} == {Kind.OPEN, Kind.READY}
