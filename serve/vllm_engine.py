@@ -61,7 +61,8 @@ _WORKER_EXTENSION = "serve.vllm_worker.AdapterMemory"
 _GLANCE_S = 0.01
 _MOST_PAUSE_S = 0.1
 """How often a worker is asked whether it has read an adapter: ever less often, up to this."""
-_CANARIES, _CANARY_TOKENS = 3, 8
+_CANARIES, _CANARY_TOKENS = 1, 2
+"""Few: on a CPU vLLM copies the whole adapter for each token, and streams wait for that step."""
 _CANARY_LOGPROBS = 5
 
 log = logging.getLogger(__name__)
