@@ -26,7 +26,7 @@ class Answers(TrainerCallback):  # type: ignore[misc]
 
     def restore(self, checkpoint: Path) -> None:
         """Have the trainer go on amid the answers that a checkpoint holds."""
-        device = self._trainer.args.device
+        device = self._trainer.args.device.type  # of several CPU processes torch knows no cpu:0
         kept = torch.load(self._file(checkpoint), map_location=device, weights_only=True)
         self._trainer._step, self._trainer._buffered_inputs = kept["step"], kept["answers"]
 
