@@ -72,9 +72,9 @@ def _rounds(loras: Any, paths: list[str]) -> dict[str, list[float]]:
             number = next(numbers)
             asked = (f"ours-{number}", number, path)
             worker.stage_adapter(*asked)
-            while not worker.adapter_staged(number):
+            while (seconds := worker.adopt_adapter(*asked, activate)) is None:
                 time.sleep(0.002)
-            took[way].append(worker.adopt_adapter(*asked, activate))
+            took[way].append(seconds)
             loras.remove_adapter(number)
     return took
 

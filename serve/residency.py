@@ -105,6 +105,7 @@ class Residency:
         self._waiting: Counter[str] = Counter()
         self._pinned: set[str] = set()
         self._asked = False
+        self._refreshing: asyncio.Task[None] | None = None
         self._memory = Memory()
         self._loaded: frozenset[str] = frozenset()
         self._staging = Turns(_STAGED_AT_ONCE, self._is_waited_for)
@@ -296,7 +297,11 @@ class Residency:
                 await self._engine.remove(name)
                 raise
             standing.proven = True
-        await self.refresh()
+        self._loaded |= {name}
+        # What it evicted is asked beside the request that waits: the answer takes a step.
+        self._asked = True
+        self._refreshing = asyncio.create_task(self.refresh())
+        self._refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def _check_rank(self, version: Version) -> None:
         rank = version.manifest.peft.get("r") or 0

@@ -266,23 +266,24 @@ class VllmEngine:
             try:
                 if all(await self._ask_workers("stage_adapter", *asked)):
                     return 0.0
-                await self._parsed(number)
                 # Into a slot the first time, where weights that do not fit are refused and harm
                 # nobody; in a step they would end the engine.
-                seconds = await self._ask_workers("adopt_adapter", *asked, known is None)
+                seconds = await self._adopted(*asked, known is None)
             except Exception as error:
                 log.error("vLLM could not load %s: %s", name, error)
                 raise Unavailable(
                     f"vLLM could not load {version.ref}.", fix="Its log says why."
                 ) from error
             self._models.lora_requests[name] = known or LoRARequest(*asked)
-            return float(max(seconds))
+            return seconds
 
-    async def _parsed(self, number: int) -> None:
+    async def _adopted(self, *asked: Any) -> float:
+        """Have it adopted once it is parsed. Each time the workers are asked, a step ends first."""
         pause_s = _GLANCE_S
-        while not all(await self._ask_workers("adapter_staged", number)):
+        while None in (seconds := await self._ask_workers("adopt_adapter", *asked)):
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _MOST_PAUSE_S)
+        return float(max(seconds))
 
     async def _ask_workers(self, method: str, *arguments: Any) -> list[Any]:
         found: list[Any] = await self._client.collective_rpc(method, args=arguments)

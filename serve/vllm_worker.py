@@ -77,14 +77,11 @@ class AdapterMemory:
             _parsed[number] = _PARSER.submit(self._parse, LoRARequest(name, number, path))
         return False
 
-    def adapter_staged(self, number: int) -> bool:
-        """Return whether an adapter is parsed, for good or ill; `adopt_adapter` says which."""
-        return number not in _parsed or _parsed[number].done()
-
-    def adopt_adapter(self, name: str, number: int, path: str, activate: bool) -> float:
+    def adopt_adapter(self, name: str, number: int, path: str, activate: bool) -> float | None:
         """Put a parsed adapter into memory and, where `activate`, into a slot.
 
-        Returns for how many seconds no step could run. One that was not staged is read now.
+        Returns for how many seconds no step could run; None, at once, while it is being parsed.
+        One that was not staged is read now.
 
         Raises:
             Exception: as vLLM's `add_lora`; nothing is left of it.
@@ -92,6 +89,8 @@ class AdapterMemory:
         began = time.perf_counter()
         lora = self.model_runner.lora_manager
         memory = lora._adapter_manager
+        if number in _parsed and not _parsed[number].done():
+            return None
         parsed = _parsed.pop(number, None)
         try:
             if parsed and number not in memory.list_adapters():

@@ -216,7 +216,7 @@ def test_loads_stalls_and_evictions_are_told(publish: Publish) -> None:
         return watched.told
 
     assert asyncio.run(play()) == [
-        *(("stalled",), ("loaded", "one"), ("stalled",), ("evicted", "one"), ("loaded", "two")),
+        *(("stalled",), ("loaded", "one"), ("stalled",), ("loaded", "two"), ("evicted", "one")),
         ("failed", "three"),
     ]
 
