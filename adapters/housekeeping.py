@@ -100,7 +100,7 @@ class Housekeeping(Registry):
         name, number = self._exactly(ref)
         version = self._backend.open(name, number)
         if number in self.standings(name):
-            self._check_ground(version)
+            self._check_ground(version.ref, version.manifest)
             self._rule(name, STANDING, "restore", version=number, reason=reason)
         return version
 
@@ -233,12 +233,14 @@ class Housekeeping(Registry):
 
     def _standing_on(self, name: str, number: int) -> list[str]:
         """Return the refs of prompt-only versions that would not be served without this one."""
+        if not (adapters := self._above(name)):
+            return []
         try:
             ground = self._backend.open(name, number).manifest
         except RegistryUnavailable:  # damaged: nobody can stand on it
             return []
         found = []
-        for each in self.names():
+        for each in adapters:
             against = self.standings(each)
             for above in self._backend.numbers(each):
                 if (standing := against.get(above)) and standing.state == "retired":

@@ -17,6 +17,8 @@ from adapters.types import AliasMove, Arm, LogEntry, Phase
 _T = TypeVar("_T")
 
 LOG = "log"
+ABOVE = "above"
+"""The journal of the adapters whose prompt-only versions stand on this one's versions."""
 
 
 def aliases_journal(alias: str) -> str:

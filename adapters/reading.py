@@ -15,7 +15,7 @@ from typing import Self
 from adapters.backends import RegistryBackend, backend_for
 from adapters.errors import InvalidAdapter, NotFound, RegistryUnavailable, UsageError, nearest
 from adapters.files import differences, digest
-from adapters.journals import LOG, aliases_journal, read_entry, read_move, read_phase
+from adapters.journals import ABOVE, LOG, aliases_journal, read_entry, read_move, read_phase
 from adapters.labels import LABELS, Labels, changed, labels_of
 from adapters.standing import PROTECTION, STANDING, Standing, protected, standings
 from adapters.types import (
@@ -28,6 +28,7 @@ from adapters.types import (
     Version,
     check_alias,
     check_name,
+    is_name,
 )
 
 
@@ -271,6 +272,11 @@ class Reader:
 
     def _rulings(self, name: str, journal: str) -> list[LogEntry]:
         return [read_entry(line) for line in self._backend.read(check_name(name), journal)]
+
+    def _above(self, name: str) -> list[str]:
+        """Return the adapters of which versions stand, or once stood, on versions of this one."""
+        noted = {entry.detail.get("adapter") for entry in self._rulings(name, ABOVE)}
+        return sorted(above for above in noted if isinstance(above, str) and is_name(above))
 
     def _by_digest(self, ref: Ref, numbers: list[int]) -> int:
         assert ref.digest

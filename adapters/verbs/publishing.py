@@ -93,6 +93,7 @@ class Publishing(Writer):
         def manifest(number: int, files: Mapping[str, File]) -> Manifest:
             return replace(draft, version=number, digest=digest(files), files=files)
 
+        self._check_ground(name, draft)
         version = self._backend.publish(name, folder, paths, manifest)
         self._stand(version)
         self._note(name, "publish", version=version.number, digest=version.manifest.digest)
@@ -118,7 +119,7 @@ class Publishing(Writer):
             )
         paths = version_files(folder)
         _refuse_findings(check_adapter(folder), version.ref)
-        self._check_ground(version)
+        self._check_ground(version.ref, theirs)
         draft = replace(theirs, publish_id=secrets.token_hex(16))
 
         def manifest(number: int, files: Mapping[str, File]) -> Manifest:
@@ -144,7 +145,7 @@ class Publishing(Writer):
     def _stand(self, version: Version) -> None:
         """Take a prompt-only version back whose ground went while it was published."""
         try:
-            self._check_ground(version)
+            self._check_ground(version.ref, version.manifest)
         except (NotFound, Rejected):
             entry = self._entry("delete", version=version.number, reason="its ground is gone")
             self._backend.delete(version.name, version.number, entry_line(entry))

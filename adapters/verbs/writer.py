@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from adapters.errors import BaseMismatch, Rejected
-from adapters.journals import LOG, entry_line
+from adapters.journals import ABOVE, LOG, entry_line
 from adapters.reading import Reader
-from adapters.types import LogEntry, Version
+from adapters.types import LogEntry, Manifest
 
 
 class Writer(Reader):
@@ -29,20 +29,24 @@ class Writer(Reader):
                 fix=f"See what was found: adapters show {version.ref} --json",
             )
 
-    def _check_ground(self, version: Version) -> None:
+    def _check_ground(self, ref: str, manifest: Manifest) -> None:
         """Refuse a prompt-only version whose ground is gone or not served. Under no lock yet.
 
-        Who deletes or retires looks for what stands on it under this same lock, or afterwards.
+        Notes beside the ground that this adapter stands on it: who deletes or retires a version
+        looks there under this same lock, or afterwards. `ref`: what to call the version.
         """
-        if on := version.manifest.on:
+        if on := manifest.on:
             with self._backend.writing(on.name):
                 ground = self.resolve(on)
                 self._check_may_stand(ground.name, ground.number)
-                if ground.manifest.base.revision != version.manifest.base.revision:
+                if ground.manifest.base.revision != manifest.base.revision:
                     raise BaseMismatch(
-                        f"{version.ref} and {ground.ref}, which it stands on, are of two bases.",
+                        f"{ref} and {ground.ref}, which it stands on, are of two bases.",
                         fix="Publish it with: adapters prompt new --on",
                     )
+                if manifest.name not in self._above(on.name):
+                    entry = self._entry("stand", adapter=manifest.name)
+                    self._backend.append(on.name, ABOVE, entry_line(entry))
 
     def _note(
         self,
