@@ -168,7 +168,6 @@ class Residency:
                 weights have no effect.
         """
         name = version.engine_name
-        self._asked = True
         standing = self._standings.get(name)
         if standing is None or self._is_stale(standing):
             if name not in self._checks:
@@ -184,11 +183,12 @@ class Residency:
                 self._waiting += Counter()  # forgets what is at none
             standing = self._standings[name]
         if standing.refusal:
-            raise standing.refusal
+            raise standing.refusal  # the engine was not asked for anything
+        self._asked = True
         return standing
 
     async def keep_up(self) -> None:
-        """Ask the engine what it holds, if anybody asked for anything since the last time.
+        """Ask the engine what it holds, if anybody used anything since the last time.
 
         An idle engine sleeps, and is left to: being asked would have it spin for a second.
         """

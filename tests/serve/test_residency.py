@@ -16,6 +16,7 @@ from adapters.types import Version
 from serve import residency
 from serve.admission import Admission
 from serve.echo_engine import EchoEngine
+from serve.engine import Memory
 from serve.probe import FailedProbe
 from serve.residency import Residency, State
 from tests.conftest import BASE, MakeAdapter
@@ -314,3 +315,28 @@ def _refused(here: Residency) -> set[str]:
 
 def _serves(here: Residency, name: str, versions: list[Version]) -> bool:
     return any(v.engine_name == name and here.is_loaded(v) for v in versions)
+
+
+def test_a_refused_version_that_is_asked_for_again_leaves_an_idle_engine_asleep(
+    publish: Publish,
+) -> None:
+    version = publish("idle")
+
+    class Asked(EchoEngine):
+        times = 0
+
+        async def memory(self) -> Memory:
+            self.times += 1
+            return await super().memory()
+
+    async def play() -> int:
+        engine = Asked("small")
+        engine.idle.add(version.engine_name)
+        here = Residency(engine)
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="no effect"):
+                await here.ready(version)
+            await here.keep_up()
+        return engine.times
+
+    assert asyncio.run(play()) == 0
