@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Set
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Set
+from contextlib import asynccontextmanager
 
 from adapters.types import Version
-from serve.engine import Engine
-from serve.residency import Residency, Watcher
+from serve.residency import Residency
 
 
 class Admission:
     """Which versions may be asked of the engine. Lives on the event loop."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        base_config: Mapping[str, Any] | None = None,
-        holding: Callable[[str], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
-        watcher: Watcher | None = None,
-    ) -> None:
-        """As `Residency`, which is made here."""
-        self.residency = Residency(engine, base_config, holding, watcher)
+    def __init__(self, residency: Residency) -> None:
+        self.residency = residency
         self._running: Counter[str] = Counter()
 
     @property

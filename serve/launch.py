@@ -35,6 +35,7 @@ from serve.machine import check_experts, check_exposure, check_port, free_bytes,
 from serve.metrics import Metrics
 from serve.observing import Observer
 from serve.readiness import Readiness
+from serve.residency import Residency
 from serve.routing import Base
 from serve.slots import Overrides, Slots, size
 from serve.snapshot import Snapshot, take
@@ -130,7 +131,7 @@ async def _serve(
             await engine.check()
             lease = EngineLease(holding, engine)
             metrics = Metrics()
-            admission = Admission(engine, config, lease.coming, metrics)
+            admission = Admission(Residency(engine, config, lease.coming, metrics))
             handover = Handover(lambda: follower.current, admission.residency, base)
             handover.look()  # so that the first request finds the registry
             note = Note(registry.location, args.port)
@@ -216,14 +217,15 @@ async def _keep(
     """Once a second, let go of what is served no more, and say what is held."""
     while True:
         await asyncio.sleep(_KEEP_S)
-        known = {version.engine_name for version in handover.current.versions()}
+        versions = handover.current.versions()
+        known = {version.engine_name for version in versions}
         try:
             await admission.forget(known)
             await admission.residency.keep_up()
         except Exception:
             log.exception("What the engine holds could not be brought in line with the registry")
         metrics.keep(known)
-        metrics.standing(admission.residency.count(handover.current.versions()))
+        metrics.standing(admission.residency.count(versions))
         await lease.renew()
         if not warming.left:
             await asyncio.to_thread(note.write, held(admission.residency))

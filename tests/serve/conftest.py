@@ -22,6 +22,7 @@ from serve.gate import Gate
 from serve.keys import Keys
 from serve.metrics import Metrics
 from serve.observing import Observer
+from serve.residency import Residency
 from serve.routing import Base
 from serve.snapshot import Snapshot, take
 from tests.conftest import BASE, RANK, MakeAdapter
@@ -64,7 +65,7 @@ class Server:
 
     def __init__(self, snapshot: Callable[[], Snapshot], **options: Any) -> None:
         self.engine = EchoEngine(SERVED.names[0], max_lora_rank=max(8, RANK))
-        self.admission = Admission(self.engine)
+        self.admission = Admission(Residency(self.engine))
         keys = Keys(options.pop("keys", []), options.pop("journal", None))
         metrics = options.pop("metrics", None) or Metrics(CollectorRegistry())
         observing = {key: options.pop(key) for key in ("tracing", "log_prompts") if key in options}

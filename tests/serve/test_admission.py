@@ -15,6 +15,7 @@ from adapters.types import Version
 from serve import residency, staging
 from serve.admission import Admission
 from serve.echo_engine import EchoEngine
+from serve.residency import Residency
 from serve.staging import verify
 from tests.conftest import LLAMA
 from tests.serve.conftest import MakeServer, Publish
@@ -34,7 +35,7 @@ def use(engine: EchoEngine, *versions: Version) -> list[BaseException | None]:
             assert version.engine_name in engine.loaded()
 
     async def play() -> list[BaseException | None]:
-        gate = Admission(engine)
+        gate = Admission(Residency(engine))
         return await asyncio.gather(*(one(gate, v) for v in versions), return_exceptions=True)
 
     return asyncio.run(play())
@@ -181,7 +182,7 @@ def test_one_leaving_client_does_not_spoil_the_check_for_the_others(
     engine = EchoEngine("small")
 
     async def play() -> None:
-        gate = Admission(engine)
+        gate = Admission(Residency(engine))
 
         async def one() -> None:
             async with gate.using(support[0]):
@@ -204,7 +205,7 @@ def test_a_version_leaves_the_engine_once_it_is_gone_and_nobody_uses_it(
     one, two = support
 
     async def play() -> None:
-        gate = Admission(engine)
+        gate = Admission(Residency(engine))
         async with gate.using(one):
             async with gate.using(two):
                 pass

@@ -20,6 +20,7 @@ from adapters.types import Version
 from serve.admission import Admission
 from serve.echo_engine import EchoEngine
 from serve.lease import EngineLease
+from serve.residency import Residency
 from serve.snapshot import take
 from tests.conftest import RANK
 from tests.serve.conftest import SERVED
@@ -118,7 +119,7 @@ def test_what_the_engine_loads_keeps_its_files(
         lease = EngineLease(holding, engine)
         with turns.side(LOADING):
             try:
-                async with Admission(engine, None, lease.coming).using(version):
+                async with Admission(Residency(engine, None, lease.coming)).using(version):
                     return True
             except Unavailable:
                 return False

@@ -248,7 +248,7 @@ def test_whatever_happens_what_runs_is_in_the_engine_and_what_is_pinned_in_memor
 
     async def play() -> None:
         engine = EchoEngine("small", memory_places=3, slots=1)
-        admission = Admission(engine)
+        admission = Admission(Residency(engine))
         here = admission.residency
         known, held = set(names), dict[str, Any]()
         for action, number in steps:

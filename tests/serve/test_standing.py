@@ -14,6 +14,7 @@ from adapters.types import Arm, Version
 from serve.admission import Admission
 from serve.echo_engine import EchoEngine
 from serve.lease import EngineLease
+from serve.residency import Residency
 from serve.snapshot import take
 from tests.conftest import RANK
 from tests.serve.conftest import SERVED, MakeServer
@@ -109,7 +110,7 @@ def test_what_is_loaded_or_coming_is_held_until_it_is_forgotten(
         engine = EchoEngine(SERVED.names[0], max_lora_rank=RANK)
         with Holding(house.location) as holding:
             lease = EngineLease(holding, engine)
-            admission = Admission(engine, None, lease.coming)
+            admission = Admission(Residency(engine, None, lease.coming))
             async with lease.coming(version.engine_name):
                 with pytest.raises(Conflict, match="has it loaded"):
                     house.delete("support@v1")
@@ -143,7 +144,7 @@ def test_a_version_is_held_before_its_files_are_looked_at(
         engine = EchoEngine(SERVED.names[0], max_lora_rank=RANK)
         with Holding(house.location) as holding:
             lease = EngineLease(holding, engine)
-            async with Admission(engine, None, lease.coming).using(support[1]):
+            async with Admission(Residency(engine, None, lease.coming)).using(support[1]):
                 pass
 
     asyncio.run(live())
@@ -159,7 +160,7 @@ def test_a_registry_that_cannot_be_written_is_served_all_the_same(
         engine = EchoEngine(SERVED.names[0], max_lora_rank=RANK)
         lease = EngineLease(Holding(house.location), engine)
         for version in support:
-            async with Admission(engine, None, lease.coming).using(version):
+            async with Admission(Residency(engine, None, lease.coming)).using(version):
                 assert version.engine_name in engine.loaded()
 
     asyncio.run(live())
