@@ -88,8 +88,12 @@ def read_text(path: Path) -> str:
     """
     try:
         return path.read_text("utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.", fix="Write UTF-8 text.") from error
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}.", fix="Name a file that you may read."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8: {error}.", fix="Write UTF-8 text.") from error
 
 
 def read_shots(path: Path) -> list[Message]:
