@@ -77,14 +77,14 @@ class Started:
         return found
 
     @contextmanager
-    def streaming(self, model: str) -> Iterator[list[str]]:
+    def streaming(self, model: str, **extra: object) -> Iterator[list[str]]:
         """Have a long stream run from its first token on; yields its lines as they come."""
         lines: list[str] = []
         begun = threading.Event()
 
         def read() -> None:
             with self.http.stream(
-                "POST", "/v1/chat/completions", json=LONG | {"model": model}
+                "POST", "/v1/chat/completions", json=LONG | {"model": model} | extra
             ) as r:
                 for line in r.iter_lines():
                     lines.append(line)
@@ -165,13 +165,14 @@ def test_killed_engine_then_the_same_adapters_again_then_a_drained_end(
 
 
 def _an_engine_is_killed(server: Started) -> None:
-    with server.streaming("support@v1") as lines:
-        os.kill(server.engine(), signal.SIGKILL)
+    engine = server.engine()
+    with server.streaming("support@v1", n=8, temperature=1) as lines:  # too long to end by itself
+        os.kill(engine, signal.SIGKILL)
         server.wait(lambda: server.ready() == 503, timeout_s=5)
         reply = server.chat("support@v1")
         assert reply.status_code == 503
         assert reply.json()["error"]["type"] == "service_unavailable_error"
-    assert any("service_unavailable_error" in line for line in lines)
+    assert any("service_unavailable_error" in line for line in lines), lines[-4:]
     assert server.process.wait(30) == 1
     assert "Error: The engine died" in server.log.read_text()
 
