@@ -42,7 +42,7 @@ class Handover:
     """Keeps `current`, which requests are routed by. Lives on the event loop."""
 
     def __init__(self, registry: Callable[[], Snapshot], residency: Residency, base: Base) -> None:
-        """`registry`: the newest snapshot; a new object whenever it was read again."""
+        """`registry`: the newest snapshot; the same object while it says the same."""
         self._registry = registry
         self._residency = residency
         self._base = base

@@ -38,7 +38,7 @@ from serve.readiness import Readiness
 from serve.residency import Residency
 from serve.routing import Base
 from serve.slots import Overrides, Slots, size
-from serve.snapshot import Snapshot, take
+from serve.snapshot import EMPTY, Snapshot, take
 from serve.tracing import Tracing
 from serve.tracing import flags as tracing_flags
 from serve.warmth import Note, Warming, held, wanted
@@ -215,17 +215,21 @@ async def _keep(
     metrics: Metrics,
 ) -> None:
     """Once a second, let go of what is served no more, and say what is held."""
+    snapshot, known, labels = EMPTY, frozenset[str](), frozenset[tuple[str, str]]()
     while True:
         await asyncio.sleep(_KEEP_S)
-        versions = handover.current.versions()
-        known = {version.engine_name for version in versions}
+        if handover.current is not snapshot:
+            snapshot = handover.current
+            versions = snapshot.versions()
+            known = frozenset(version.engine_name for version in versions)
+            labels = frozenset((version.name, f"v{version.number}") for version in versions)
         try:
             await admission.forget(known)
             await admission.residency.keep_up()
         except Exception:
             log.exception("What the engine holds could not be brought in line with the registry")
-        metrics.keep(known)
-        metrics.standing(admission.residency.count(versions))
+        metrics.keep(labels)
+        metrics.standing(admission.residency.count(known))
         await lease.renew()
         if not warming.left:
             await asyncio.to_thread(note.write, held(admission.residency))

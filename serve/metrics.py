@@ -164,9 +164,8 @@ class Metrics:
         for state, number in versions.items():
             self._versions.labels(state).set(number)
 
-    def keep(self, engine_names: Set[str]) -> None:
-        """Remove the series of versions that are not among these any more."""
-        known = {_version(name) for name in engine_names}
+    def keep(self, known: Set[tuple[str, str]]) -> None:
+        """Remove the series of versions that are not among these (`support`, `v3`) any more."""
         for who in [w for w in self._asked if w[1] and w[:2] not in known]:
             self._remove(who)
         adapters = {adapter for adapter, _ in known}

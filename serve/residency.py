@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
@@ -143,10 +143,15 @@ class Residency:
             return State.LOADED
         return State.STAGED if standing and standing.marks else State.KNOWN
 
-    def count(self, versions: Iterable[Version]) -> dict[str, int]:
-        """Return how many of them stand where, all states included."""
-        found = Counter(self.state(version).value for version in versions)
-        return {state.value: found[state.value] for state in State}
+    def count(self, known: Set[str]) -> dict[str, int]:
+        """Return how many of the registry's versions stand where, all states included.
+
+        `known`: their engine names; there may be many, and few that were looked at.
+        """
+        looked = [each.version for name, each in self._standings.items() if name in known]
+        found = Counter(self.state(version) for version in looked)
+        found[State.KNOWN] += len(known) - len(looked)
+        return {state.value: found[state] for state in State}
 
     def is_loaded(self, version: Version) -> bool:
         """Say whether a version is in memory and may be used."""

@@ -75,7 +75,8 @@ EMPTY = Snapshot(MappingProxyType({}))
 def take(registry: Registry, before: Snapshot = EMPTY) -> Snapshot:
     """Read the registry. What cannot be read for a moment stays as it was `before`.
 
-    A version that could not be read before either is left out; the others are served.
+    A version that could not be read before either is left out; the others are served. What is as
+    it was `before` is the same object, all of it too: nobody need look at it again.
     """
     adapters: dict[str, Adapter] = {}
     troubles: list[str] = []
@@ -90,7 +91,8 @@ def take(registry: Registry, before: Snapshot = EMPTY) -> Snapshot:
             troubles.append(str(error))
             if name in before.adapters:
                 adapters[name] = before.adapters[name]
-    return Snapshot(MappingProxyType(adapters), tuple(troubles))
+    after = Snapshot(MappingProxyType(adapters), tuple(troubles))
+    return before if after == before else after
 
 
 def _read(registry: Registry, name: str, before: Adapter | None, troubles: list[str]) -> Adapter:
@@ -104,9 +106,10 @@ def _read(registry: Registry, name: str, before: Adapter | None, troubles: list[
             versions[each.number] = before.versions[each.number]
     if not versions:
         raise NotFound(f"No version of {name} can be read.", fix="See: adapters verify --all")
-    return Adapter(
+    after = Adapter(
         versions=MappingProxyType(dict(sorted(versions.items()))),
         aliases=MappingProxyType(found.aliases),
         phase=registry.experiment(name),
         standings=MappingProxyType(found.standings),
     )
+    return before if before == after else after

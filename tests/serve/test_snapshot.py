@@ -129,3 +129,15 @@ def test_a_deleted_adapter_goes(registry: Registry, support: tuple[Version, Vers
             version.path.chmod(0o755)
         shutil.rmtree(home)
         until(lambda: not follower.current.adapters)
+
+
+def test_what_has_not_changed_is_the_same_object(
+    registry: Registry, support: tuple[Version, Version], publish: Publish
+) -> None:
+    publish("tone")
+    before = take(registry)
+    assert take(registry, before) is before
+    registry.promote("support@v1")
+    after = take(registry, before)
+    assert after.adapters["support"].aliases == {"production": 1}
+    assert after.adapters["tone"] is before.adapters["tone"]
