@@ -16,28 +16,40 @@ from adapters.registry import Registry
 from adapters.types import Version
 
 
+class Maker:
+    """Writes PEFT folders with random weights, every one of its own seed."""
+
+    def __init__(self, base: str = "tiny", r: int = 16) -> None:
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses optional kernels, aloud
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM
+
+        self.base = bases.resolve(base)
+        self._model = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(self.base.path),
+            LoraConfig(task_type="CAUSAL_LM", r=r, lora_alpha=2 * r, target_modules="all-linear"),
+        )
+
+    def write(self, folder: Path, seed: int) -> None:
+        """Write `adapter_config.json` and `adapter_model.safetensors` into a folder."""
+        import torch
+
+        torch.manual_seed(seed)
+        for key, parameter in self._model.named_parameters():
+            if "lora_" in key:
+                torch.nn.init.normal_(parameter.data, std=0.1)
+        self._model.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's names local paths
+
+
 def publish(
     registry: Registry, names: Sequence[str], *, base: str = "tiny", r: int = 16
 ) -> list[Version]:
     """Publish a version of each name, every one of its own seed; return them in order."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses optional kernels, aloud
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    found = bases.resolve(base)
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(found.path),
-        LoraConfig(task_type="CAUSAL_LM", r=r, lora_alpha=2 * r, target_modules="all-linear"),
-    )
-    versions = []
+    maker, versions = Maker(base, r), []
     for seed, name in enumerate(names):
-        torch.manual_seed(seed)
-        for key, parameter in model.named_parameters():
-            if "lora_" in key:
-                torch.nn.init.normal_(parameter.data, std=0.1)
         with tempfile.TemporaryDirectory() as folder:
-            model.save_pretrained(folder)
-            (Path(folder) / "README.md").unlink(missing_ok=True)  # PEFT's names local paths
-            versions.append(registry.publish(name, Path(folder), base=found.model, tags=["load"]))
+            maker.write(Path(folder), seed)
+            model = maker.base.model
+            versions.append(registry.publish(name, Path(folder), base=model, tags=["load"]))
     return versions

@@ -141,6 +141,8 @@ async def _serve(
                 wanted(handover.current, base, before, engine.memory_places),
                 before.pinned,
             )
+            loop = asyncio.get_running_loop()
+            metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
             metrics.registry_age_s.set_function(lambda: follower.age_s)
             metrics.registry_problems.set_function(lambda: len(follower.current.troubles))
             readiness = Readiness(

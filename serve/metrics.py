@@ -116,6 +116,9 @@ class Metrics:
             "switchyard_versions", "Versions of the registry, by state of residency.", ["state"]
         )
 
+        # Of the process.
+        self.tasks = gauge("switchyard_tasks", "Tasks of the server's event loop.")
+
         # Of the registry.
         self.registry_age_s = gauge(
             "switchyard_registry_age_seconds", "Since the registry was last read successfully."
