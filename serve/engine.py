@@ -69,7 +69,11 @@ class Engine(Protocol):
         """
 
     async def memory(self) -> Memory:
-        """Ask what is in memory and in slots now."""
+        """Ask what is in memory and in slots now.
+
+        Raises:
+            Unavailable: the engine did not answer.
+        """
 
     async def pin(self, engine_name: str, pinned: bool) -> None:
         """Keep a loaded version in memory whatever else is loaded, or no more.
@@ -77,7 +81,7 @@ class Engine(Protocol):
         Callers leave as many places unpinned as there are slots: one step may need them all.
 
         Raises:
-            Unavailable: it is not in memory.
+            Unavailable: it is not in memory, or the engine did not answer.
         """
 
     async def canary(self, engine_name: str | None) -> Answers:

@@ -268,7 +268,7 @@ class VllmEngine:
                     return 0.0
                 # Into a slot the first time, where weights that do not fit are refused and harm
                 # nobody; in a step they would end the engine.
-                seconds = await self._adopted(*asked, known is None)
+                seconds = await self._adopted(*asked, known is None, self._used())
             except Exception as error:
                 log.error("vLLM could not load %s: %s", name, error)
                 raise Unavailable(
@@ -285,6 +285,11 @@ class VllmEngine:
             pause_s = min(2 * pause_s, _MOST_PAUSE_S)
         return float(max(seconds))
 
+    def _used(self) -> list[int]:
+        """Return the ids of adapters that requests are for, whether they run or wait."""
+        requests = self._client.output_processor.request_states.values()
+        return list({r.lora_request.lora_int_id for r in requests if r.lora_request})
+
     async def _ask_workers(self, method: str, *arguments: Any) -> list[Any]:
         found: list[Any] = await self._client.collective_rpc(method, args=arguments)
         return found
@@ -298,7 +303,10 @@ class VllmEngine:
 
     async def memory(self) -> Memory:
         names = {known.lora_int_id: name for name, known in self._models.lora_requests.items()}
-        held, *_ = await self._ask_workers("held_adapters")
+        try:
+            held, *_ = await self._ask_workers("held_adapters", self._used())
+        except Exception as error:
+            raise _silent() from error
         return Memory(
             loaded=tuple(names[number] for number in held["memory"] if number in names),
             resident=frozenset(names[number] for number in held["slots"] if number in names),
@@ -306,7 +314,10 @@ class VllmEngine:
 
     async def pin(self, engine_name: str, pinned: bool) -> None:
         known = self._models.lora_requests.get(engine_name)
-        there = known and all(await self._ask_workers("pin_adapter", known.lora_int_id, pinned))
+        try:
+            there = known and all(await self._ask_workers("pin_adapter", known.lora_int_id, pinned))
+        except Exception as error:
+            raise _silent() from error
         if pinned and not there:
             raise Unavailable(f"{engine_name} is not in memory.", fix="Load it, and pin it then.")
 
@@ -336,7 +347,7 @@ class VllmEngine:
             return tuple(await asyncio.gather(*(answer(canary) for canary in range(_CANARIES))))
         except Exception as error:
             log.error("vLLM did not answer a canary: %s", error)
-            raise Unavailable("The engine did not answer.", fix="Its log says why.") from error
+            raise _silent() from error
 
     async def check(self) -> None:
         if not _plugged_in:
@@ -419,6 +430,10 @@ class VllmEngine:
                 "say. Started again, the server serves the same adapters.",
             )
         return caught[0] == signal.SIGINT
+
+
+def _silent() -> Unavailable:
+    return Unavailable("The engine did not answer.", fix="Its log says why.")
 
 
 def _first_line(error: BaseException) -> str:

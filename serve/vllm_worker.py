@@ -14,14 +14,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from vllm.lora.ops.torch_ops import lora_ops
 from vllm.lora.punica_wrapper import punica_cpu
 from vllm.lora.request import LoRARequest
+
+from serve.worker_evictions import Evictions
 
 # A step gives the interpreter's lock away at each of its operations, and gets it back only once the
 # parser has had it for this long: by default 5 ms, which makes a step of 2 ms one of 50.
@@ -69,17 +72,25 @@ class AdapterMemory:
 
     model_runner: Any
 
+    @cached_property
+    def _evictions(self) -> Evictions:
+        return Evictions(self.model_runner.lora_manager)
+
     def stage_adapter(self, name: str, number: int, path: str) -> bool:
         """Begin to parse an adapter, if it is not in memory; return whether it is."""
         if number in self._adapters().list_adapters():
             return True
+        assert self._evictions  # from before the first adapter
         if number not in _parsed:
             _parsed[number] = _PARSER.submit(self._parse, LoRARequest(name, number, path))
         return False
 
-    def adopt_adapter(self, name: str, number: int, path: str, activate: bool) -> float | None:
+    def adopt_adapter(
+        self, name: str, number: int, path: str, activate: bool, used: Collection[int] = ()
+    ) -> float | None:
         """Put a parsed adapter into memory and, where `activate`, into a slot.
 
+        `used`: the ids that requests are for, so that what is evicted of them is not forgotten.
         Returns for how many seconds no step could run; None, at once, while it is being parsed.
         One that was not staged is read now.
 
@@ -92,6 +103,7 @@ class AdapterMemory:
         if number in _parsed and not _parsed[number].done():
             return None
         parsed = _parsed.pop(number, None)
+        self._evictions.forget(used)
         try:
             if parsed and number not in memory.list_adapters():
                 adapter = parsed.result()
@@ -105,8 +117,12 @@ class AdapterMemory:
             raise
         return time.perf_counter() - began
 
-    def held_adapters(self) -> dict[str, list[int]]:
-        """Return the ids in memory, least recently used first, and those in a slot."""
+    def held_adapters(self, used: Collection[int] = ()) -> dict[str, list[int]]:
+        """Return the ids in memory, least recently used first, and those in a slot.
+
+        `used`: as in `adopt_adapter`.
+        """
+        self._evictions.forget(used)
         memory = self._adapters()
         return {"memory": list(memory.list_adapters()), "slots": list(memory._active_adapters)}
 
@@ -125,7 +141,7 @@ class AdapterMemory:
     def _parse(self, request: LoRARequest) -> Any:
         """Read and pack an adapter as vLLM does, beside the steps; touches nothing they use."""
         lora = self.model_runner.lora_manager
-        adapter = lora._load_adapter(request)
+        adapter = self._evictions.load(request)
         # Packing again, which adding it does, finds nothing left to pack.
         lora._adapter_manager._create_merged_loras_inplace(adapter)
         return adapter
