@@ -65,7 +65,7 @@ class LocalBackend:
         self.root = root
         self._adapters = root / "adapters"
         self._met = False
-        self._opened: dict[Path, Version] = {}
+        self._opened: dict[str, Version] = {}
         self._journals: dict[Path, tuple[Mark, list[Line]]] = {}
 
     @property
@@ -97,8 +97,10 @@ class LocalBackend:
         home = self._adapters / name
         with _translated(home, "read"):
             for number in self._taken(name):
-                if _is_version(f"{home}/v{number}"):
+                if _is_version(folder := f"{home}/v{number}"):
                     yield number
+                else:  # or a server would remember all that there ever were
+                    self._opened.pop(folder, None)
 
     def open(self, name: str, number: int) -> Version:
         path = self._adapters / name / f"v{number}"
@@ -106,12 +108,12 @@ class LocalBackend:
         with _translated(path, "read"):
             living, deleted = _is_version(str(path)), (path / TOMBSTONE_FILE).exists()
         if not living:
-            self._opened.pop(path, None)
+            self._opened.pop(str(path), None)
             raise NotFound(
                 f"{name}@v{number} {'was deleted' if deleted else 'does not exist'}.",
                 fix=f"See: adapters list {name}",
             )
-        if path not in self._opened:
+        if str(path) not in self._opened:
             with _translated(path, "read"), _understood(path / MANIFEST_FILE):
                 if path.is_symlink():
                     raise ValueError("its folder is a link")
@@ -120,8 +122,8 @@ class LocalBackend:
                 content = Manifest.from_json(read)
                 if (content.name, content.version) != (name, number):
                     raise ValueError(f"it is that of {content.name}@v{content.version}")
-                self._opened[path] = Version(content, path)
-        return self._opened[path]
+                self._opened[str(path)] = Version(content, path)
+        return self._opened[str(path)]
 
     def publish(
         self,
@@ -185,7 +187,7 @@ class LocalBackend:
                 version.chmod(0o755)
                 (staged / TOMBSTONE_FILE).rename(version / TOMBSTONE_FILE)  # deleted from here on
                 fsync_folder(version)
-        self._opened.pop(version, None)
+        self._opened.pop(str(version), None)
 
     def sweep(self, name: str, held: Collection[int] = ()) -> int:
         home = self._adapters / name

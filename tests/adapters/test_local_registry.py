@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import platform
@@ -16,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import NotFound, RegistryUnavailable
+from adapters.housekeeping import Housekeeping
 from adapters.registry import Registry
+from adapters.types import Manifest
 from tests.conftest import BASE, LLAMA, MakeAdapter
 
 
@@ -220,6 +223,21 @@ def test_a_deleted_folder_is_noticed(registry: Registry, home: Path) -> None:
     (home / "v1" / "manifest.json").unlink()
     with pytest.raises(NotFound):
         registry.resolve("support@v1")
+
+
+def test_who_reads_for_years_remembers_no_deleted_versions(
+    registry: Registry, home: Path, adapter_folder: Path
+) -> None:
+    reader, house = Registry.open(registry.location), Housekeeping.open(registry.location)
+    for _ in range(3):
+        version = registry.publish("support", adapter_folder, base=BASE)
+        assert [v.number for v in reader.versions("support")] == [1, version.number]
+        house.delete(version.ref)
+    assert [v.number for v in reader.versions("support")] == [1]
+    del version, house, registry
+    gc.collect()
+    left = [each for each in gc.get_objects() if type(each) is Manifest]
+    assert [manifest.version for manifest in left if manifest.name == "support"] == [1, 1]
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "file/below/it", "/proc/none"])
