@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import Rejected, Unavailable
+from adapters.backends.local import TOMBSTONE_FILE
+from adapters.errors import NotFound, Rejected, Unavailable
 from adapters.files import differences, digest
 from adapters.lint import check_adapter
 from adapters.types import Version
@@ -38,6 +39,7 @@ def verify(version: Version, base_config: Mapping[str, Any] | None = None) -> Ma
     quarter of the time that the hash takes (30 ms beside 110 ms for 77 MB).
 
     Raises:
+        NotFound: it was deleted since it was looked up.
         Unavailable: missing, changed or foreign files, or weights that lint refuses.
     """
     try:
@@ -56,6 +58,8 @@ def verify(version: Version, base_config: Mapping[str, Any] | None = None) -> Ma
     except Rejected as error:
         log.error("%s: %s", version.engine_name, error)  # names paths, which are not for clients
         wrong = ["lint refuses it"]
+    if wrong and (version.path / TOMBSTONE_FILE).exists():
+        raise NotFound(f"{version.ref} was deleted.", fix=f"See: adapters list {version.name}")
     if wrong:
         raise Unavailable(
             f"{version.ref} is damaged: {'; '.join(wrong[:3])}.",

@@ -16,6 +16,7 @@ from adapters.errors import Conflict, NotFound, Unavailable
 from adapters.files import sha256_file
 from adapters.housekeeping import Housekeeping
 from adapters.leases import Holding
+from adapters.registry import Registry
 from adapters.types import Version
 from serve.admission import Admission
 from serve.echo_engine import EchoEngine
@@ -23,7 +24,7 @@ from serve.lease import EngineLease
 from serve.residency import Residency
 from serve.snapshot import take
 from tests.conftest import RANK
-from tests.serve.conftest import SERVED
+from tests.serve.conftest import SERVED, Server
 
 DELETION = ("asks who holds it", "puts the tombstone", "asks again", "frees the bytes")
 LOADING = ("says it holds it", "looks at the files", "loads them")
@@ -121,7 +122,7 @@ def test_what_the_engine_loads_keeps_its_files(
             try:
                 async with Admission(Residency(engine, None, lease.coming)).using(version):
                     return True
-            except Unavailable:
+            except (NotFound, Unavailable):
                 return False
 
     with Holding(house.location) as holding, ThreadPoolExecutor(1) as beside:
@@ -141,3 +142,13 @@ def test_what_the_engine_loads_keeps_its_files(
     house.publish("support", support[0].path, base=support[0].manifest.base)
     Housekeeping._free(house, "support")
     assert version.path.joinpath("adapter_config.json").exists() == (not deleted)
+
+
+def test_who_comes_in_the_moment_of_a_deletion_is_told_of_it(
+    registry: Registry, support: tuple[Version, Version]
+) -> None:
+    before = take(registry)
+    Housekeeping.open(registry.location).delete(support[1].ref)
+    reply = Server(lambda: before).chat(support[1].ref)
+    assert reply.status_code == 404
+    assert "support@v2 was deleted" in reply.json()["error"]["message"]
