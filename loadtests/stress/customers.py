@@ -108,7 +108,7 @@ class Customers:
 
     async def run(self, until: float, rng: random.Random) -> None:
         """One customer, until so long."""
-        while time.monotonic() < until:
+        while self._findings.goes_on(until):
             if rng.random() < 0.02:
                 await self._malformed(rng)
                 continue

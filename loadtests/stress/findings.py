@@ -21,7 +21,13 @@ class Findings:
         """For how long an answer was later than the move of the alias that it came by."""
         self.waits_s: list[float] = []
         """From each question to its whole answer."""
+        self.ended = False
+        """Whether the server is gone, and the run over."""
         self._lock = threading.Lock()
+
+    def goes_on(self, until: float) -> bool:
+        """Whether everybody is still at it."""
+        return time.monotonic() < until and not self.ended
 
     def count(self, what: str) -> None:
         """Something that may be happened once more."""
@@ -36,8 +42,3 @@ class Findings:
             if len(self.violations) < _MOST_KEPT:
                 self.violations.append(line)
         print(line, file=sys.stderr, flush=True)
-
-    @property
-    def failed(self) -> bool:
-        """Whether anything happened that must not."""
-        return bool(self.violations)

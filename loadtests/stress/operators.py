@@ -65,7 +65,7 @@ class Operators:
     def run(self, until: float, rng: random.Random, pause_s: float) -> None:
         """One operator, until so long. Refusals are counted; anything else must not be."""
         verbs, weights = zip(*self._verbs.items(), strict=True)
-        while time.monotonic() < until:
+        while self._findings.goes_on(until):
             (verb,) = rng.choices(verbs, weights)
             name = verb.__name__.lstrip("_")
             try:

@@ -165,6 +165,8 @@ class _Run:
             await asyncio.to_thread(_join, threads)
             watching.cancel()
             saying.cancel()
+            if findings.ended:
+                return watch, [before, before]
             await asyncio.sleep(5)  # connections and loads that nobody waits for come to an end
             after = await watch.settled()
             watch.samples.append(watch.look())

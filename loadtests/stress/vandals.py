@@ -41,7 +41,7 @@ class Vandals:
 
     def run(self, until: float, rng: random.Random, pause_s: float) -> None:
         """One vandal, until so long."""
-        while time.monotonic() < until:
+        while self._findings.goes_on(until):
             deed = rng.choices((self._upload, self._damage, self._plant), (5, 4, 2))[0]
             try:
                 deed(rng)

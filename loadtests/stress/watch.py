@@ -57,6 +57,10 @@ class Watch:
         """Look until cancelled."""
         while True:
             await asyncio.sleep(_INTERVAL_S)
+            if not _rss_bytes(self._pid):
+                self._findings.violation("server", "it ended")
+                self._findings.ended = True
+                return
             self.samples.append(self.look())
             with suppress(httpx.HTTPError):
                 await self._ask()
