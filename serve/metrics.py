@@ -208,6 +208,21 @@ class Metrics:
             metric.remove_by_labels(dict(zip(_WHO, who, strict=True)))
 
 
+def keep_latest_only(gauge: Gauge) -> None:
+    """Have a gauge whose labels are its value show the last one, not every one that ever was.
+
+    vLLM tells the adapters that run by a label of `vllm:lora_requests_info`: a series for each
+    list of names there ever was, for ever.
+    """
+    labels = gauge.labels
+
+    def latest(*values: object, **named: object) -> Gauge:
+        gauge.clear()
+        return labels(*values, **named)
+
+    gauge.labels = latest  # type: ignore[method-assign]
+
+
 def _version(engine_name: str) -> tuple[str, str]:
     found = _ENGINE_NAME.match(engine_name)
     return (found["adapter"], found["version"]) if found else (engine_name, "")

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable, Sequence, Set
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NoReturn
 
+from prometheus_client import REGISTRY, Gauge
 from vllm import SamplingParams, envs
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -44,6 +45,7 @@ from serve.draining import Drain
 from serve.engine import Answers, Memory
 from serve.failures import RequestRefused
 from serve.machine import port_error
+from serve.metrics import keep_latest_only
 from serve.processes import adopt_orphans, end_children
 
 _PLUGIN = "switchyard"
@@ -61,6 +63,7 @@ _WORKER_EXTENSION = "serve.vllm_worker.AdapterMemory"
 _GLANCE_S = 0.01
 _MOST_PAUSE_S = 0.1
 """How often a worker is asked whether it has read an adapter: ever less often, up to this."""
+_RUNNING_ADAPTERS = "vllm:lora_requests_info"
 _CANARIES, _CANARY_TOKENS = 1, 2
 """Few: on a CPU vLLM copies the whole adapter for each token, and streams wait for that step."""
 _CANARY_LOGPROBS = 5
@@ -189,6 +192,9 @@ async def opened(args: Namespace) -> AsyncIterator[VllmEngine]:
                 f"vLLM could not start: {_first_line(error)}", fix="Its log above says why."
             ) from error
         _keep_terms(app.state.openai_serving_models, client)
+        told = REGISTRY._names_to_collectors.get(_RUNNING_ADAPTERS)
+        if isinstance(told, Gauge):
+            keep_latest_only(told)
         engine = VllmEngine(app, client, args, generates="generate" in tasks)
         with suppress(Unavailable):
             await engine.canary(None)  # what a first step and first logprobs take, they take now

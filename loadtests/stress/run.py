@@ -189,7 +189,9 @@ class _Run:
         runs = [self._operators.run] * self._settings.operators + [vandals.run]
         threads = [
             threading.Thread(
-                target=each, args=(until, self._rng(f"thread {n}"), self._settings.pause_s)
+                target=each,
+                args=(until, self._rng(f"thread {n}"), self._settings.pause_s),
+                daemon=True,  # an interrupt must not wait for them
             )
             for n, each in enumerate(runs)
         ]
@@ -239,6 +241,8 @@ def _report(
             findings.violation("leak", f"{what}: {pairs[what]}")
     if last.deleted_files:
         findings.violation("leak", f"{last.deleted_files} deleted files are open")
+    if (lists := max(each["lists_of_adapters"] for each in [*watch.gauges, *gauges])) > 1:
+        findings.violation("leak", f"vLLM's list of running adapters has {lists:.0f} series")
     left = gauges[-1]["running"] + gauges[-1]["vllm_running"] + gauges[-1]["vllm_waiting"]
     if left:
         findings.violation("leak", f"{left:.0f} requests run with nobody there")

@@ -89,6 +89,9 @@ class Watch:
         """Return what `/metrics` says now, and how many series there are."""
         lines = (await self._http.get("/metrics")).text.splitlines()
         found = {"series": float(sum(not line.startswith("#") for line in lines))}
+        found["lists_of_adapters"] = sum(
+            line.startswith("vllm:lora_requests_info") for line in lines
+        )
         for name, metric in _GAUGES.items():
             of = [line for line in lines if re.match(rf"{metric}(\{{| )", line)]
             found[name] = sum(float(line.rpartition(" ")[2]) for line in of)

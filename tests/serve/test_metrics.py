@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from adapters.registry import Registry
 from adapters.types import Arm, Version
 from serve import metrics as metrics_module
 from serve.exchange import Exchange
-from serve.metrics import MOST_SERIES, Metrics
+from serve.metrics import MOST_SERIES, Metrics, keep_latest_only
 from serve.routing import Route
 from tests.serve.conftest import MakeServer
 
@@ -145,3 +145,13 @@ def test_loads_evictions_and_residency(support: tuple[Version, Version], scrape:
     assert scrape.get("adapter_load_stall_seconds_sum") == pytest.approx(0.03)
     assert scrape.get("adapter_evictions_total", adapter="support") == 1
     assert scrape.get("versions", state="loaded") == 1
+
+
+def test_a_gauge_whose_labels_are_its_value_has_one_series() -> None:
+    registry = CollectorRegistry()
+    gauge = Gauge("running", "Which run.", ["names"], registry=registry)
+    keep_latest_only(gauge)
+    for names in ("a", "a,b", "b"):
+        gauge.labels(names=names).set_to_current_time()
+    (family,) = registry.collect()
+    assert [sample.labels for sample in family.samples] == [{"names": "b"}]
