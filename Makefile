@@ -4,7 +4,7 @@
 BASE ?= tiny
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: help setup demo test check format loadtest tiny-base build clean
+.PHONY: help setup demo test test-traps check format loadtest tiny-base build clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,6 +17,9 @@ demo: setup  ## the main job, end to end (BASE=Qwen/Qwen3-0.6B for another base)
 
 test: setup  ## the whole test suite
 	.venv/bin/pytest
+
+test-traps: setup  ## what breaks vLLM's own server, against it and against ours (5 minutes)
+	STOCK=1 .venv/bin/pytest tests/e2e/traps
 
 check: setup  ## lint, format, types, import rules
 	.venv/bin/ruff check

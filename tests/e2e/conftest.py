@@ -1,4 +1,4 @@
-"""One real vLLM for the whole run, over a registry of genuine adapters, and what PEFT says."""
+"""Two real servers for the whole run, over a registry of genuine adapters, and what PEFT says."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from openai import AsyncOpenAI, OpenAI
 
 from adapters import bases
 from adapters.demo.server import served
+from adapters.keys import KeyJournal
 from adapters.registry import Registry
 from adapters.types import Version
 from loadtests import fleet
+from tests.e2e.shut import ADMIN, FEW_PLACES, Shut
 
 FLEET = [f"fleet-{number}" for number in range(8)]
 MAX_TOKENS = 24
@@ -47,6 +49,15 @@ def registry(home: Path) -> Registry:
 def url(registry: Registry, home: Path) -> Iterator[str]:
     with served(["--base", "tiny", "--registry", str(home)], home / "server.log") as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def shut(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shut]:
+    """A second server over the same registry."""
+    folder = tmp_path_factory.mktemp("shut")
+    flags = ["--base", "tiny", "--registry", registry.location, "--api-key", ADMIN]
+    with served([*flags, "--", *FEW_PLACES], folder / "server.log") as url:
+        yield Shut(url, KeyJournal(folder / "keys.jsonl"))
 
 
 @pytest.fixture(scope="session")

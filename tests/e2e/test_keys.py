@@ -1,10 +1,8 @@
-"""Keys at a real vLLM, with the clients people have: one server of its own, as keys shut it."""
+"""Keys at a real vLLM, with the clients people have."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -12,44 +10,10 @@ import openai
 import pytest
 from anthropic import Anthropic, RateLimitError
 from openai import OpenAI
-from prometheus_client.parser import text_string_to_metric_families
 
-from adapters.demo.server import served
-from adapters.keys import KeyJournal
-from adapters.registry import Registry
+from tests.e2e.shut import ADMIN, Shut
 
-ADMIN = "an-admins-secret"
 LONG = "Tell me about the weather in Spain and in France, day by day. " * 24
-
-
-@dataclass(frozen=True, slots=True)
-class Shut:
-    """A server that asks for keys, and where they are made."""
-
-    url: str
-    journal: KeyJournal
-
-    def client(self, secret: str) -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0)
-
-    def cached_tokens(self) -> float:
-        """Return how many tokens of prompts vLLM has found in its prefix cache so far."""
-        headers = {"authorization": f"Bearer {ADMIN}"}
-        text = httpx.get(f"{self.url}/metrics", headers=headers).text
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == "vllm:prefix_cache_hits_total"
-        )
-
-
-@pytest.fixture(scope="module")
-def shut(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shut]:
-    folder = tmp_path_factory.mktemp("shut")
-    flags = ["--base", "tiny", "--registry", registry.location, "--api-key", ADMIN]
-    with served(flags, folder / "server.log") as url:
-        yield Shut(url, KeyJournal(folder / "keys.jsonl"))
 
 
 def made(shut: Shut, name: str, *allow: str, **limits: int) -> str:

@@ -1,0 +1,1 @@
+"""What breaks vLLM's own server, played against it and against ours."""
