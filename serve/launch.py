@@ -45,6 +45,8 @@ from serve.warmth import Note, Warming, held, wanted
 
 _KEEP_S = 1.0
 _CPU_CACHE_BYTES = 1 << 30
+_MOST_ANSWERS = "128"
+"""`n` of one request, as OpenAI has it; vLLM's own 16 384 shut all others out for minutes."""
 
 log = logging.getLogger(__name__)
 
@@ -298,6 +300,7 @@ def _prepare_environment() -> None:
     os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*plugins, "switchyard"]))
     os.environ.pop("VLLM_ALLOW_RUNTIME_LORA_UPDATING", None)  # its routes load any folder
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    os.environ.setdefault("VLLM_MAX_N_SEQUENCES", _MOST_ANSWERS)
     os.environ["VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"] = "1"  # else it closes the port on clients
     os.environ.pop("VLLM_API_KEY", None)  # ours by now, see `run`
 
