@@ -1,4 +1,4 @@
-"""`Engine` on vLLM 0.32: with `serve.vllm_worker`, the only file that knows vLLM.
+"""`Engine` on vLLM 0.32; what its workers do for it is in `serve.vllm_worker`.
 
 Uses its Python functions in the order its own `run_server` does, so every endpoint and flag is
 vLLM's. We extend it by a worker extension, which reads adapters beside the engine's steps, by a
@@ -65,7 +65,7 @@ _MOST_PAUSE_S = 0.1
 """How often a worker is asked whether it has read an adapter: ever less often, up to this."""
 _RUNNING_ADAPTERS = "vllm:lora_requests_info"
 _CANARIES, _CANARY_TOKENS = 1, 2
-"""Few: on a CPU vLLM copies the whole adapter for each token, and streams wait for that step."""
+"""Few: streams wait for that step."""
 _CANARY_LOGPROBS = 5
 
 log = logging.getLogger(__name__)

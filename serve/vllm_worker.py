@@ -1,4 +1,4 @@
-"""What vLLM's workers do for `serve.vllm_engine`; with it, the only file that knows vLLM.
+"""What vLLM's workers do for `serve.vllm_engine`.
 
 vLLM's workers are processes of their own. They load this class by its qualified name, through
 vLLM's flag `--worker-extension-cls`, and every method here is called by `collective_rpc`, inside
@@ -14,15 +14,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-from vllm.lora.ops.torch_ops import lora_ops
-from vllm.lora.punica_wrapper import punica_cpu
 from vllm.lora.request import LoRARequest
+from vllm.platforms import current_platform
 
 from serve.worker_evictions import Evictions
 
@@ -30,30 +29,10 @@ from serve.worker_evictions import Evictions
 # parser has had it for this long: by default 5 ms, which makes a step of 2 ms one of 50.
 sys.setswitchinterval(1e-4)
 
+if current_platform.is_cpu():
+    from serve import cpu_lora
 
-def _spare_the_base() -> None:
-    """Keep adapters from requests for the base, in a batch with others, on a CPU.
-
-    vLLM marks their tokens by -1 in place of a slot, and its operations there take the weights at
-    that index, the last slot's: an adapter's, once all slots are taken. On a GPU they are skipped.
-    """
-    for name in ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice"):
-        sparing = _sparing(getattr(lora_ops, name))
-        for module in (lora_ops, punica_cpu):
-            setattr(module, name, sparing)
-
-
-def _sparing(operation: Callable[..., None]) -> Callable[..., None]:
-    """Have an operation that is linear in its inputs do nothing to tokens that have no slot."""
-
-    def run(inputs: Any, weights: Any, output: Any, slots: Any, *rest: Any, **named: Any) -> None:
-        inputs = inputs.masked_fill((slots < 0).unsqueeze(1), 0)
-        operation(inputs, weights, output, slots, *rest, **named)
-
-    return run
-
-
-_spare_the_base()
+    cpu_lora.install()
 
 
 def _leave_the_core() -> None:
