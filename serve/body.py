@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -53,6 +54,32 @@ async def read(receive: Receive, limits: Limits) -> bytes:
         raise RequestRefused(
             408, f"The body did not arrive within {limits.read_timeout_s:g} s.", fix="Try again."
         ) from None
+
+
+@asynccontextmanager
+async def while_connected(receive: Receive) -> AsyncIterator[None]:
+    """Stop the block, which waits for something, when the client leaves. The body has been read.
+
+    Raises:
+        ClientGone: it left.
+    """
+    waiting, gone = asyncio.current_task(), False
+
+    async def watch() -> None:
+        nonlocal gone
+        gone = (await receive())["type"] == "http.disconnect"
+        if gone and waiting:
+            waiting.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone and waiting and not waiting.uncancel():
+            raise ClientGone from None
+        raise
+    finally:
+        watching.cancel()
 
 
 def parse(body: bytes) -> dict[str, Any]:

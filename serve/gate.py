@@ -30,12 +30,13 @@ from serve.asgi import (
     with_headers,
 )
 from serve.asking import ask
-from serve.body import ClientGone, Limits, parse, read, replaced
+from serve.body import ClientGone, Limits, parse, read, replaced, while_connected
 from serve.caller import Caller
 from serve.catalogue import card, listing
 from serve.chosen import Chosen
 from serve.draining import Drain
 from serve.engine import Engine
+from serve.estimate import costs
 from serve.exchange import CLIENT_GONE, exchange
 from serve.failures import RequestRefused, document, headers_of, kind_of, status_of
 from serve.inventory import Inventory
@@ -157,7 +158,9 @@ class Gate:
             send = admitted.enter_context(metering)
             admitted.enter_context(caller.discreetly(found))
             if found.weights:
-                await admitted.enter_async_context(self._admission.using(found.weights))
+                using = self._admission.using(found.weights, computes=costs(path))
+                async with while_connected(receive):
+                    await admitted.enter_async_context(using)
                 noted.admission_s = time.monotonic() - began
             content, send = counted(path, content, send, noted.tally)
             noted.content = content

@@ -36,6 +36,7 @@ from serve.metrics import Metrics
 from serve.observing import Observer
 from serve.readiness import Readiness
 from serve.residency import Residency
+from serve.rotation import Rotation
 from serve.routing import Base
 from serve.slots import Overrides, Slots, size
 from serve.snapshot import EMPTY, Snapshot, take
@@ -71,6 +72,9 @@ class Settings:
     vllm_flags: tuple[str, ...] = ()
     drain_timeout_s: int = 20
     """What running requests get to end; below the 30 s that supervisors commonly give a server."""
+    slot_turn_s: float = 1.0
+    """For how long a version in a slot takes more requests while others wait for one; 0 leaves it
+    to vLLM, where they may wait for ever."""
     log_format: logs.Format = "text"
     log_prompts: bool = False
 
@@ -102,7 +106,10 @@ def run(settings: Settings) -> int:
     if vllm_engine.on_cpu():
         check_experts(read_base_config(found.path))
     logs.keep(settings.port)
-    flags, slots = _flags(settings, found, take(registry), cpu=vllm_engine.on_cpu())
+    before = Note(registry.location, settings.port).read()
+    flags, slots = _flags(
+        settings, found, take(registry), before.together, cpu=vllm_engine.on_cpu()
+    )
     args = vllm_engine.parse(flags)
     log.info("Slots: %s (%s)", " ".join(slots.flags()), slots.reason)
     base = Base(tuple(args.served_model_name), found.model)
@@ -133,7 +140,11 @@ async def _serve(
             await engine.check()
             lease = EngineLease(holding, engine)
             metrics = Metrics()
-            admission = Admission(Residency(engine, config, lease.coming, metrics))
+            turn_s = settings.slot_turn_s
+            admission = Admission(
+                Residency(engine, config, lease.coming, metrics),
+                Rotation(engine.slots, turn_s) if turn_s else None,
+            )
             handover = Handover(lambda: follower.current, admission.residency, base)
             handover.look()  # so that the first request finds the registry
             note = Note(registry.location, args.port)
@@ -234,13 +245,20 @@ async def _keep(
             log.exception("What the engine holds could not be brought in line with the registry")
         metrics.keep(labels)
         metrics.standing(admission.residency.count(known))
+        metrics.waiting(admission.waiting)
         await lease.renew()
         if not warming.left:
-            await asyncio.to_thread(note.write, held(admission.residency))
+            served = held(admission.residency, admission.most_together)
+            await asyncio.to_thread(note.write, served)
 
 
 def _flags(
-    settings: Settings, found: bases.LocalBase, snapshot: Snapshot, *, cpu: bool
+    settings: Settings,
+    found: bases.LocalBase,
+    snapshot: Snapshot,
+    together: int,
+    *,
+    cpu: bool,
 ) -> tuple[list[str], Slots]:
     """Return vLLM's flags, our defaults first so that the person's own win, and the slots."""
     config = read_base_config(found.path)
@@ -262,7 +280,7 @@ def _flags(
         if not has_bf16() or _dtype(config) == "float32":
             flags.append("--dtype=float32")
     full = "--dtype=float32" in flags or "float32" in " ".join(settings.vllm_flags)
-    slots = _slots(settings, found, config, snapshot, 4 if full else 2)
+    slots = _slots(settings, found, config, snapshot, together, 4 if full else 2)
     return [*flags, *slots.flags(), *tracing_flags(), *settings.vllm_flags], slots
 
 
@@ -271,20 +289,28 @@ def _slots(
     found: bases.LocalBase,
     config: dict[str, Any],
     snapshot: Snapshot,
+    together: int,
     element_bytes: int,
 ) -> Slots:
-    ranks = [
-        int(version.manifest.peft.get("r") or 0)
+    versions = {
+        version.engine_name: version
         for version in snapshot.versions()
         if version.manifest.base.revision == found.model.revision
         and version.manifest.kind == "lora"
-    ]
+    }
+    named = {
+        adapter.versions[number].engine_name
+        for adapter in snapshot.adapters.values()
+        for number in adapter.named()
+    }
     return size(
-        ranks,
+        [int(version.manifest.peft.get("r") or 0) for version in versions.values()],
         config,
         base_bytes=sum(file.stat().st_size for file in found.path.glob("*.safetensors")),
         free_bytes=free_bytes(),
         element_bytes=element_bytes,
+        named=len(named & versions.keys()),
+        together=together,
         overrides=Overrides.read(settings.vllm_flags),
     )
 

@@ -112,6 +112,9 @@ class Metrics:
             "Versions that had to leave the engine's memory for others.",
             ["adapter"],
         )
+        self._waiting = gauge(
+            "switchyard_requests_waiting", "Requests that wait for a slot.", ["adapter"]
+        )
         self._versions = gauge(
             "switchyard_versions", "Versions of the registry, by state of residency.", ["state"]
         )
@@ -161,6 +164,12 @@ class Metrics:
     def evicted(self, engine_name: str) -> None:
         """A version left the engine's memory for another one."""
         self._evictions.labels(self._adapter(engine_name)).inc()
+
+    def waiting(self, requests: Mapping[str, int]) -> None:
+        """How many requests wait for a slot, by engine name; all others have none."""
+        self._waiting.clear()
+        for engine_name, number in requests.items():
+            self._waiting.labels(self._adapter(engine_name)).inc(number)
 
     def standing(self, versions: Mapping[str, int]) -> None:
         """How many versions there are in each state, all states included."""

@@ -1,4 +1,4 @@
-"""How many LoRA slots, and how large: from the registry, the base's shape and the memory. Pure.
+"""How many LoRA slots, and how large: from the registry, traffic, the base's shape, memory. Pure.
 
 vLLM's own defaults (one slot, rank 16) thrash as soon as two adapters are asked for: every
 switch copies weights, and a batch never mixes them.
@@ -15,7 +15,9 @@ from adapters.lint import rank_class
 
 _GIB = 1 << 30
 _FEWEST_SLOTS = 4
-_MOST_SLOTS = 32
+_MANY_SLOTS = 64
+"""One for each version up to here; beyond, for those that are likely to be asked for at once."""
+_MOST_SLOTS = 256
 _SPARE_SLOTS = 4
 """For versions published while the server runs."""
 _ROOMY_RANK, _PLAIN_RANK = 64, 16
@@ -90,12 +92,16 @@ def size(
     base_bytes: int,
     free_bytes: int,
     element_bytes: int,
+    named: int = 0,
+    together: int = 0,
     overrides: Overrides | None = None,
 ) -> Slots:
     """Choose the slots.
 
     Args:
         ranks: of the versions that this base can serve now; may be empty.
+        named: to how many of them a name, an alias or an experiment leads.
+        together: how many were in use at once when this was served before.
         base_bytes: the base's weights; a quarter of that, at least 1 GiB, may go to slots.
         free_bytes: host memory; a quarter of that may hold adapters out of their slots.
         element_bytes: of the type the base is served in.
@@ -107,7 +113,8 @@ def size(
     floor = _ROOMY_RANK if roomy else _PLAIN_RANK
     rank = given.max_lora_rank or rank_class(max(largest, floor))
     each = max(1, slot_bytes(config, rank, element_bytes))
-    wanted = min(max(len(ranks) + _SPARE_SLOTS, _FEWEST_SLOTS), _MOST_SLOTS)
+    likely = max(_MANY_SLOTS, named + _SPARE_SLOTS, together + _SPARE_SLOTS)
+    wanted = min(max(_FEWEST_SLOTS, min(len(ranks) + _SPARE_SLOTS, likely)), _MOST_SLOTS)
     loras = given.max_loras or max(1, min(wanted, budget // each))
     if given.max_cpu_loras and not given.max_loras:
         loras = min(loras, given.max_cpu_loras)
@@ -116,6 +123,8 @@ def size(
         max_loras=loras,
         max_cpu_loras=given.max_cpu_loras or resident,
         max_lora_rank=rank,
-        reason=f"{len(ranks)} version(s) for this base, largest rank {largest or 'none'}; about "
-        f"{each / 1e6:.1f} MB a slot of a budget of {budget / _GIB:.1f} GiB",
+        reason=f"{len(ranks)} version(s) for this base, {named} of them behind a name or an alias, "
+        f"{together or 'none'} known to have been in use at once, largest rank "
+        f"{largest or 'none'}; about {each / 1e6:.1f} MB a slot of a budget of "
+        f"{budget / _GIB:.1f} GiB",
     )

@@ -44,6 +44,11 @@ class Adapter:
         """Return where the registry has an alias lead, `latest` included; None: there is none."""
         return self.latest if alias == LATEST else self.aliases.get(alias)
 
+    def named(self) -> set[int]:
+        """Return the versions that a name, an alias or the experiment leads to."""
+        arms = {arm.version for arm in self.phase.arms if arm.version} if self.phase else set()
+        return ({self.latest, *self.aliases.values()} | arms) & self.versions.keys()
+
     def leads_to(self, alias: str) -> int | None:
         """Return where an alias leads here, `latest` included; None: there is none."""
         return self.kept.get(alias) or self.moved_to(alias)

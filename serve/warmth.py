@@ -1,6 +1,6 @@
 """A server started again is warm again: what it loads before anybody asks, and where that stands.
 
-    <root>/served/<port>.json    {loaded, pinned}: engine names, most recently used first
+    <root>/served/<port>.json    {loaded, pinned, together}: engine names, the last used first
 
 Production aliases come first, then what was loaded at the end, as far as memory has places. The
 file is a note to the next server on this port, and no more: one that is lost, damaged or cannot
@@ -36,6 +36,8 @@ class Served:
     loaded: tuple[str, ...] = ()
     """Most recently used first."""
     pinned: tuple[str, ...] = ()
+    together: int = 0
+    """How many were in use at once, at most."""
 
 
 class Note:
@@ -51,7 +53,8 @@ class Note:
         try:
             with open_plain(self._path) as stream:
                 fields = json.loads(read_up_to(stream, _MOST_BYTES))
-            found = Served(*(_names(fields[key]) for key in ("loaded", "pinned")))
+            loaded, pinned = _names(fields["loaded"]), _names(fields["pinned"])
+            found = Served(loaded, pinned, int(fields.get("together", 0)))
         except FileNotFoundError:
             return Served()
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -62,10 +65,7 @@ class Note:
     def write(self, served: Served) -> None:
         """Replace the file, if what is held has changed; the order alone is no change."""
         before = self._written
-        if before and all(
-            set(old) == set(new)
-            for old, new in ((before.loaded, served.loaded), (before.pinned, served.pinned))
-        ):
+        if before and _sorted(before) == _sorted(served):
             return
         if before is None and served == Served():
             return  # nothing yet: the note before still says more
@@ -80,10 +80,10 @@ class Note:
                 log.warning("What is served cannot be noted in %s: %s", self._path, error)
 
 
-def held(residency: Residency) -> Served:
-    """Return what a server holds now."""
+def held(residency: Residency, together: int = 0) -> Served:
+    """Return what a server holds now; `together`: how many were in use at once."""
     loaded = tuple(reversed(residency.memory.loaded))
-    return Served(loaded, tuple(name for name in loaded if name in residency.pinned))
+    return Served(loaded, tuple(name for name in loaded if name in residency.pinned), together)
 
 
 class Warming:
@@ -127,6 +127,10 @@ def wanted(snapshot: Snapshot, base: Base, served: Served, places: int) -> list[
                 if weights := weights_of(snapshot, known[name]):
                     found.setdefault(weights.engine_name, weights)
     return list(found.values())[:places]
+
+
+def _sorted(served: Served) -> Served:
+    return Served(tuple(sorted(served.loaded)), tuple(sorted(served.pinned)), served.together)
 
 
 def _names(found: object) -> tuple[str, ...]:

@@ -23,6 +23,14 @@ def serve(
         int,
         typer.Option(metavar="SECONDS", min=0, help="What running requests get when it ends."),
     ] = 20,
+    slot_turn: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="A slot's, where more adapters are asked for; 0: vLLM's order.",
+        ),
+    ] = 1.0,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let other machines in without any key.")
     ] = False,
@@ -63,6 +71,7 @@ def serve(
         share_prefix_cache=share_prefix_cache,
         vllm_flags=tuple(vllm_flags or ()),
         drain_timeout_s=drain_timeout,
+        slot_turn_s=slot_turn,
         log_format=log_format,
         log_prompts=log_prompts,
     )

@@ -74,6 +74,7 @@ def _slots(base: bases.LocalBase, ranks: list[int], hot: int) -> Finding:
         base_bytes=sum(file.stat().st_size for file in base.path.glob("*.safetensors")),
         free_bytes=free_bytes(),
         element_bytes=2,
+        named=hot,
     )
     subject = f"slots for {base.model.name}"
     if hot > planned.max_loras:

@@ -157,6 +157,7 @@ def test_the_app_sees_a_true_length_and_the_clients_own_messages_after_the_body(
         seen["after"] = await receive()
 
     server = serve()
+    server.chat("support")  # loaded, so that nothing is waited for while the client leaves
     server.app._app = app
     body = b'{"model":"support"}'
     messages = [

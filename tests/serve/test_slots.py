@@ -44,8 +44,19 @@ def test_an_empty_registry_leaves_room_for_what_is_trained_later() -> None:
 def test_all_versions_have_a_slot_each_while_that_is_cheap() -> None:
     slots = choose([8] * 12)
     assert 12 < slots.max_loras <= slots.max_cpu_loras
-    assert choose([8] * 500).max_loras == 32
+    assert choose([8] * 64).max_loras == 64
     assert choose([8] * 500).max_cpu_loras >= 500
+
+
+def test_of_many_versions_those_that_are_likely_at_once_have_one() -> None:
+    most = choose([8] * 500).max_loras
+    assert most < 100
+    assert choose([8] * 500, named=120).max_loras == 124
+    traffic = choose([8] * 500, named=120, together=200)
+    assert traffic.max_loras == 204
+    assert "120 of them behind a name or an alias, 200 known to have been in use" in traffic.reason
+    assert choose([8] * 3, together=200).max_loras == 7, "no more than there are"
+    assert choose([8] * 500, QWEN_7B, named=400).max_loras < 10, "nor than memory has room for"
 
 
 @pytest.mark.parametrize(("largest", "chosen"), [(1, 64), (64, 64), (65, 128), (257, 320)])

@@ -18,7 +18,7 @@ from tests.serve.conftest import FOREIGN, SERVED, Publish
 
 
 def test_what_is_held_is_noted_and_read_by_the_next_server_on_that_port(tmp_path: Path) -> None:
-    served = Served(("b@v1+000000000000", "a@v1+000000000000"), ("a@v1+000000000000",))
+    served = Served(("b@v1+000000000000", "a@v1+000000000000"), ("a@v1+000000000000",), 2)
     Note(str(tmp_path), 8000).write(served)
     assert Note(str(tmp_path), 8000).read() == served
     assert Note(str(tmp_path), 8001).read() == Served()
