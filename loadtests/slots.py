@@ -7,7 +7,8 @@
 Raw vLLM runs through its own API server with every adapter given by `--lora-modules`: with the
 slots that ours plans, with 4, and with its defaults. It tells
 - tokens a second with 1, 4, 16 and 64 adapters asked for evenly and by Zipf (s = 1),
-- with 4 slots for 64 adapters, tokens a second and what requests wait for their first token,
+- with 4 slots for 64 adapters and answers of different lengths, tokens a second and what requests
+  wait for their first token; also where 4 adapters are asked for all the time, the others rarely,
 - what ours adds to a request, one at a time on each in turn.
 """
 
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,19 @@ from adapters.registry import Registry
 from adapters.render import table
 from adapters.types import Version
 from loadtests import fleet
-from loadtests.traffic import Answer, closed_loop, zipf
+from loadtests.traffic import Answer, closed_loop
 
 _RAW = "vllm.entrypoints.openai.api_server"
 _ADAPTERS = (1, 4, 16, 64)
 _IN_FLIGHT = (32, 64)
-_EXPONENTS = {"uniform": 0.0, "Zipf": 1.0}
+_WEIGHTS = {
+    "uniform": lambda rank: 1.0,
+    "Zipf": lambda rank: 1 / rank,
+    "4 hot": lambda rank: 1.0 if rank <= 4 else 0.001,
+}
+"""How often an adapter is asked for, by its rank from 1."""
 _RARE = 32
-"""Adapters from this rank on are the rare ones: the lower half."""
+"""Adapters beyond this rank are the rare ones: the lower half."""
 _WARM_S = 2.0
 _OURS, _RAW_SAME, _RAW_DEFAULT = "ours", "vLLM, same slots", "vLLM, defaults"
 _OURS_FOUR, _RAW_FOUR = "ours, 4 slots", "vLLM, 4 slots"
@@ -52,13 +58,15 @@ def main() -> None:
     """Start the servers, load each in turn, print tables and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--run-s", type=float, default=8, help="of each throughput; default 8")
-    parser.add_argument("--wait-s", type=float, default=24, help="with 4 slots; default 24")
-    parser.add_argument("--tokens", type=int, default=32, help="of each answer; default 32")
+    parser.add_argument("--wait-s", type=float, default=16, help="with 4 slots; default 16")
+    parser.add_argument("--tokens", type=int, default=32, help="of an answer; default 32")
     parser.add_argument("--pairs", type=int, default=300, help="requests on each; default 300")
     parser.add_argument("--json", type=Path, help="write all of it there")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="adapters-slots-") as scratch, ExitStack() as stack:
         urls, planned = _servers(stack, Path(scratch))
+        for url in urls.values():
+            _ask_each(url)
         found: dict[str, Any] = {
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "slots": planned,
@@ -82,7 +90,6 @@ def _servers(stack: ExitStack, home: Path) -> tuple[dict[str, str], str]:
     planned = line.partition("Slots: ")[2].partition(" (")[0].split()
     four = ["--max-loras=4", "--max-cpu-loras=80", "--max-lora-rank=64"]
     start = stack.enter_context
-    rank = [flag for flag in planned if flag.startswith("--max-lora-rank")]
     return {
         _OURS: ours,
         _RAW_SAME: start(_raw(versions, planned, home / "same.log")),
@@ -90,11 +97,13 @@ def _servers(stack: ExitStack, home: Path) -> tuple[dict[str, str], str]:
         _OURS_FOUR: start(
             served(["--base", "tiny", "--registry", str(home), "--", *four], home / "four.log")
         ),
-        _RAW_FOUR: start(_raw(versions, [*four, *rank], home / "raw-four.log")),
+        _RAW_FOUR: start(_raw(versions, four, home / "raw-four.log")),
     }, line.partition("Slots: ")[2]
 
 
-def _raw(versions: Sequence[Version], flags: Sequence[str], log: Path):  # type: ignore[no-untyped-def]
+def _raw(
+    versions: Sequence[Version], flags: Sequence[str], log: Path
+) -> AbstractContextManager[str]:
     port = free_port()
     command = [
         sys.executable, "-m", _RAW, "--model", str(bases.resolve("tiny").path),
@@ -105,6 +114,14 @@ def _raw(versions: Sequence[Version], flags: Sequence[str], log: Path):  # type:
     ]  # fmt: skip
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     return running(command, f"http://127.0.0.1:{port}", "/health", log)
+
+
+def _ask_each(url: str) -> None:
+    """Have every adapter loaded, and everything else done that is done once."""
+    with httpx.Client(timeout=60) as client:
+        for number in range(max(_ADAPTERS)):
+            content = {"model": _name(number), "prompt": "Hello", "max_tokens": 1}
+            client.post(f"{url}/v1/completions", json=content).raise_for_status()
 
 
 def _name(number: int) -> str:
@@ -137,9 +154,11 @@ def _print_added(added: dict[str, list[float]]) -> None:
         print(f"a request for {model}: ours adds {said} to vLLM's, same slots")
 
 
-def _load(url: str, adapters: int, traffic: str, in_flight: int, run_s: float, tokens: int):  # type: ignore[no-untyped-def]
+def _load(
+    url: str, adapters: int, traffic: str, in_flight: int, run_s: float, tokens: tuple[int, int]
+) -> tuple[list[Answer], float]:
     models = [_name(number) for number in range(adapters)]
-    weights = zipf(adapters, _EXPONENTS[traffic])
+    weights = [_WEIGHTS[traffic](rank) for rank in range(1, adapters + 1)]
     return asyncio.run(
         closed_loop(
             url, models, weights, in_flight=in_flight, warm_s=_WARM_S, run_s=run_s, tokens=tokens
@@ -149,15 +168,15 @@ def _load(url: str, adapters: int, traffic: str, in_flight: int, run_s: float, t
 
 def _throughputs(urls: dict[str, str], asked: argparse.Namespace) -> list[dict[str, Any]]:
     """Load the three servers that differ in slots; the raw ones at both ends only."""
-    rows = []
+    rows, same_length = [], (asked.tokens, asked.tokens)
     for in_flight in _IN_FLIGHT:
         for adapters in _ADAPTERS:
-            for traffic in _EXPONENTS if adapters > 1 else ("uniform",):
+            for traffic in ("uniform", "Zipf") if adapters > 1 else ("uniform",):
                 ends = adapters in (_ADAPTERS[0], _ADAPTERS[-1])
                 servers = (_OURS, _RAW_SAME, _RAW_DEFAULT) if ends else (_OURS,)
                 speed = {
                     server: _load(
-                        urls[server], adapters, traffic, in_flight, asked.run_s, asked.tokens
+                        urls[server], adapters, traffic, in_flight, asked.run_s, same_length
                     )[1]
                     for server in servers
                 }
@@ -188,12 +207,12 @@ def _print_throughputs(rows: list[dict[str, Any]]) -> None:
 
 def _four_slots(urls: dict[str, str], asked: argparse.Namespace) -> list[dict[str, Any]]:
     """Ask both servers with 4 slots for all adapters."""
-    rows = []
+    rows, lengths = [], (asked.tokens // 4, 2 * asked.tokens - asked.tokens // 4)
     for in_flight in _IN_FLIGHT:
-        for traffic in _EXPONENTS:
+        for traffic in _WEIGHTS:
             for server in (_OURS_FOUR, _RAW_FOUR):
                 answers, speed = _load(
-                    urls[server], max(_ADAPTERS), traffic, in_flight, asked.wait_s, asked.tokens
+                    urls[server], max(_ADAPTERS), traffic, in_flight, asked.wait_s, lengths
                 )
                 rows.append(
                     {"in_flight": in_flight, "traffic": traffic, "server": server}

@@ -35,11 +35,6 @@ class Answer:
     status: int
 
 
-def zipf(count: int, exponent: float) -> list[float]:
-    """Return the weight of each rank; exponent 0 is uniform."""
-    return [1 / rank**exponent for rank in range(1, count + 1)]
-
-
 async def closed_loop(
     url: str,
     models: Sequence[str],
@@ -48,34 +43,38 @@ async def closed_loop(
     in_flight: int,
     warm_s: float,
     run_s: float,
-    tokens: int,
+    tokens: tuple[int, int],
     seed: int = 0,
 ) -> tuple[list[Answer], float]:
-    """Return the answers that tokens or the end of the run fell into, and tokens a second.
+    """Return the answers that began in the run or had not begun when it ended, and tokens a second.
 
-    Streams, so that a first token is seen when it comes; each is counted when it comes, so neither
-    what was asked before the run nor what ends after it is counted in full.
+    `tokens`: the shortest and the longest answer; all between are as likely. Answers are streamed;
+    those that the run cuts count by the share that falls into it.
     """
     chance, answers = random.Random(seed), []
     begins = time.perf_counter() + warm_s
     ends = begins + run_s
 
     async def ask(client: aiohttp.ClientSession, model: str) -> None:
-        asked, first, seen, status = time.perf_counter(), None, 0, 0
+        length, events, status = chance.randint(*tokens), 0, 0
         content = {
-            "model": model, "prompt": chance.choice(_PROMPTS), "max_tokens": tokens,
+            "model": model, "prompt": chance.choice(_PROMPTS), "max_tokens": length,
             "temperature": 0, "ignore_eos": True, "stream": True,
         }  # fmt: skip
+        asked, first, last = time.perf_counter(), None, 0.0
         try:
             async with client.post(f"{url}/v1/completions", json=content) as reply:
                 status = reply.status
                 async for line in reply.content:
                     if line.startswith(b"data: {"):
-                        now = time.perf_counter()
-                        first = first or now
-                        seen += begins <= now <= ends
+                        last = time.perf_counter()
+                        first = first or last
+                        events += begins <= last <= ends
+            if first and last > first:  # a server that is behind puts several tokens into an event
+                inside = max(0.0, min(last, ends) - max(first, begins)) / (last - first)
+                events = round(length * inside)
         finally:
-            answers.append(Answer(model, asked, first, seen, status))
+            answers.append(Answer(model, asked, first, events, status))
 
     async def user(client: aiohttp.ClientSession) -> None:
         while True:
