@@ -19,7 +19,7 @@ from serve.residency import Residency
 from serve.rotation import Rotation
 from tests.serve.conftest import MakeServer
 
-TURN_S = 1.0
+TURN_S = 4.0
 ROUNDS = 3
 """Times the loop goes round until what was started, ended or cancelled has had its effect."""
 
@@ -169,7 +169,7 @@ class Rounds(RuleBasedStateMachine):
             chosen.choice(running).end.set()
         self.do(self.game.cancel(request))
 
-    @rule(seconds=st.sampled_from([0.3, TURN_S]))
+    @rule(seconds=st.sampled_from([1.0, TURN_S]))
     def pass_time(self, seconds: float) -> None:
         self.game.pass_time(seconds)
 
