@@ -46,6 +46,9 @@ from serve.warmth import Note, Warming, held, wanted
 
 _KEEP_S = 1.0
 _CPU_CACHE_BYTES = 1 << 30
+_NO_DOMAIN = "no-domain.invalid"
+"""vLLM fetches pictures from wherever a client says, the server's own network included, unless it
+is told from where; that it be nowhere it cannot be told."""
 _MOST_ANSWERS = "128"
 """`n` of one request, as OpenAI has it; vLLM's own 16 384 shut all others out for minutes."""
 
@@ -272,6 +275,7 @@ def _flags(
         f"--shutdown-timeout={settings.drain_timeout_s}",
         *logs.flags(settings.log_format),
         f"--served-model-name={found.model.name}",
+        f"--allowed-media-domains={_NO_DOMAIN}",
     ]
     if cpu:
         flags.append("--enforce-eager")
