@@ -166,13 +166,15 @@ class GroupedPunica(PunicaWrapperCPU):  # type: ignore[misc]
         for a, b, size in zip(all_a, all_b, sizes, strict=True):
             layer = self._pairs.get(id(a)) or self._pairs.setdefault(id(a), Pairs(a, b))
             pairs = [layer.of(slot) for slot in groups.slots]
-            if any(len(thin) for _, thin in pairs):
+            if a.dtype != dtype:
+                pairs = [(thin_a.to(dtype), thin_b.to(dtype)) for thin_a, thin_b in pairs]
+            if any(len(thin_b) for _, thin_b in pairs):
                 product = torch.cat(
                     [
-                        (part @ thin_a.to(dtype)) @ thin_b[:, :size].to(dtype)
+                        torch.mm(torch.mm(part, thin_a), thin_b)
                         for part, (thin_a, thin_b) in zip(parts, pairs, strict=True)
                     ]
-                )
+                )[:, :size]
                 y[groups.rows, start : start + size] += product if scale == 1 else scale * product
             start += size
 
