@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import platform
 import statistics
@@ -44,11 +45,11 @@ _IN_FLIGHT = (32, 64)
 _WEIGHTS = {
     "uniform": lambda rank: 1.0,
     "Zipf": lambda rank: 1 / rank,
-    "4 hot": lambda rank: 1.0 if rank <= 4 else 0.001,
+    "4 hot": lambda rank: 1.0 if rank <= 4 else 0.003,
 }
 """How often an adapter is asked for, by its rank from 1."""
-_RARE = 32
-"""Adapters beyond this rank are the rare ones: the lower half."""
+_RARE = {"uniform": 0, "Zipf": 32, "4 hot": 4}
+"""Adapters beyond this rank are the rare ones."""
 _WARM_S = 2.0
 _OURS, _RAW_SAME, _RAW_DEFAULT = "ours", "vLLM, same slots", "vLLM, defaults"
 _OURS_FOUR, _RAW_FOUR = "ours, 4 slots", "vLLM, 4 slots"
@@ -217,28 +218,28 @@ def _four_slots(urls: dict[str, str], asked: argparse.Namespace) -> list[dict[st
                 rows.append(
                     {"in_flight": in_flight, "traffic": traffic, "server": server}
                     | {"tokens_a_second": speed}
-                    | _waits(answers)
+                    | _waits(answers, _RARE[traffic])
                 )
     return rows
 
 
-def _waits(answers: list[Answer]) -> dict[str, float]:
+def _waits(answers: list[Answer], common: int) -> dict[str, float]:
     """Return waits for a first token in s; of one that came to none, until the run's end."""
     ended = max(answer.first or answer.asked for answer in answers)
     waits = [(answer.model, (answer.first or ended) - answer.asked) for answer in answers]
-    rare = {_name(number) for number in range(_RARE, max(_ADAPTERS))}
+    rare = {_name(number) for number in range(common, max(_ADAPTERS))}
     every = sorted(wait for _, wait in waits)
     return {
         "p50_s": statistics.median(every),
         "p95_s": every[int(0.95 * len(every))],
         "worst_s": every[-1],
-        "rare_worst_s": max((wait for model, wait in waits if model in rare), default=0.0),
+        "rare_worst_s": max((wait for model, wait in waits if model in rare), default=math.nan),
     }
 
 
 def _print_four_slots(rows: list[dict[str, Any]]) -> None:
     columns = ["in flight", "traffic", "server", "tokens/s", "first token p50 s", "p95 s"]
-    columns += ["worst s", "of the rare half s"]
+    columns += ["worst s", "of a rare one s"]
     waits = ("p50_s", "p95_s", "worst_s", "rare_worst_s")
     print(
         table(
