@@ -147,6 +147,16 @@ def test_loads_evictions_and_residency(support: tuple[Version, Version], scrape:
     assert scrape.get("versions", state="loaded") == 1
 
 
+def test_who_waits_for_a_slot_is_told_until_none_does(
+    support: tuple[Version, Version], scrape: Scrape
+) -> None:
+    one, two = support
+    scrape.metrics.waiting({one.engine_name: 2, two.engine_name: 3})
+    assert scrape.get("requests_waiting", adapter="support") == 5, "both versions"
+    scrape.metrics.waiting({})
+    assert not scrape.get("requests_waiting", adapter="support")
+
+
 def test_a_gauge_whose_labels_are_its_value_has_one_series() -> None:
     registry = CollectorRegistry()
     gauge = Gauge("running", "Which run.", ["names"], registry=registry)

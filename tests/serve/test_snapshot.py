@@ -38,6 +38,18 @@ def test_it_holds_versions_aliases_and_the_running_experiment(
     assert (adapter.phase, adapter.latest) == (phase, 2)
 
 
+def test_versions_are_named_by_the_plain_name_an_alias_or_an_experiment(
+    registry: Registry, publish: Publish
+) -> None:
+    for _ in range(6):
+        publish("support")
+    registry.promote("support@v2")
+    assert take(registry).adapters["support"].named() == {2, 6}
+    arms = (Arm("v1", 1, 50), Arm("v4", 4, 50), Arm("base", None, 50))
+    registry.start_experiment("support", arms)
+    assert take(registry).adapters["support"].named() == {1, 2, 4, 6}
+
+
 def test_an_adapter_that_cannot_be_read_stands_as_before_and_harms_no_other(
     registry: Registry, support: tuple[Version, Version], publish: Publish
 ) -> None:
