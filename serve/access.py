@@ -26,6 +26,8 @@ class Kind(Enum):
     """Our list of models, or one of them."""
     ADAPTERS = auto()
     """Our inventory: where versions stand on this server, for its operators."""
+    DOCUMENT = auto()
+    """What there is for clients, as OpenAPI."""
     PLAIN = auto()
     """Passed on as it is."""
     STORED = auto()
@@ -43,6 +45,7 @@ _KINDS = {
     "/metrics": Kind.METRICS,
     "/ready": Kind.READY,
     "/version": Kind.PLAIN,
+    "/openapi.json": Kind.DOCUMENT,
     MODELS_PATH: Kind.MODELS,
     "/v1/chat/completions": Kind.ROUTED,
     "/v1/chat/completions/batch": Kind.ROUTED,
@@ -59,7 +62,9 @@ _KINDS = {
 _STORED_RESPONSE = re.compile(r"/v1/responses/(resp_[A-Za-z0-9_-]{1,128})(/cancel)?")
 _KEYLESS = frozenset({Kind.OPEN, Kind.READY})
 _FOR_ROLE: dict[Role, frozenset[Kind]] = {
-    "infer": frozenset({Kind.MODELS, Kind.PLAIN, Kind.STORED, Kind.ROUTED, Kind.DENIED}),
+    "infer": frozenset(
+        {Kind.MODELS, Kind.DOCUMENT, Kind.PLAIN, Kind.STORED, Kind.ROUTED, Kind.DENIED}
+    ),
     "feedback": frozenset({Kind.DENIED}),
     "admin": frozenset(Kind),
 }

@@ -8,8 +8,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from serve.asgi import ASGIApp, Message, Receive, Scope, Send
-from serve.failures import RequestRefused
+from serve.asgi import ASGIApp, Message, Receive, Scope, Send, path_of
+from serve.failures import RequestRefused, event
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class Terms:
     max_model_len: int | None = None
     """The most tokens of prompt and answer together; None: as many as the engine takes."""
     refusal: RequestRefused | None = None
-    """Why the engine may not go on, once it has read the prompt."""
+    """Why the engine may not go on, or what it found wrong with the request."""
 
     def check(self, prompt_tokens: int) -> None:
         """Refuse a prompt that leaves no room for an answer.
@@ -55,20 +55,36 @@ TERMS: ContextVar[Terms | None] = ContextVar("terms", default=None)
 async def ask(app: ASGIApp, terms: Terms, scope: Scope, receive: Receive, send: Send) -> None:
     """Let the app behind answer on these terms.
 
+    A stream's start waits for its first event: until then it can still be refused with a status.
+
     Raises:
-        RequestRefused: the prompt is too long; nothing was sent then.
+        RequestRefused: the engine may not go on, or found the request wrong. Nothing was sent then;
+            a stream that had begun says it in its last event.
     """
+    start: Message | None = None
     begun = False
 
     async def sending(message: Message) -> None:
-        nonlocal begun
-        if begun or terms.refusal is None:  # else it is the app's own word for the refusal
+        nonlocal start, begun
+        if not begun:
+            if terms.refusal:
+                return  # it is the app's own word for the refusal
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            if start:
+                await send(start)
             begun = True
-            await send(message)
+        await send(message)
 
     before = TERMS.set(terms)
     try:
         await app(scope, receive, sending)
+    except Exception:
+        if terms.refusal is None:
+            raise
+        if begun:  # a stream, which the app would cut off without a word
+            await send({"type": "http.response.body", "body": event(terms.refusal, path_of(scope))})
     finally:
         TERMS.reset(before)
     if terms.refusal and not begun:

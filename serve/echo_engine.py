@@ -16,6 +16,11 @@ from serve.engine import Answers, Memory
 from serve.failures import RequestRefused
 
 _PROMPT_TOKENS = 2
+_PATHS = (
+    *("/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions", "/v1/responses"),
+    *("/v1/messages", "/v1/messages/count_tokens", "/v1/embeddings", "/v1/score", "/v1/rerank"),
+    *("/tokenize", "/detokenize"),
+)
 
 
 class EchoEngine:
@@ -48,6 +53,25 @@ class EchoEngine:
     @property
     def app(self) -> ASGIApp:
         return self._answer
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "openapi": "3.1.0",
+            "info": {"title": "echo", "version": "0"},
+            "paths": {
+                **{path: {"post": _asking("Chat")} for path in _PATHS},
+                "/v1/responses/{response_id}": {"get": {"responses": {}}},
+                "/health": {"get": {"responses": {}}},
+                "/load_folder": {"post": _asking("Folder")},
+            },
+            "components": {
+                "schemas": {
+                    "Chat": {"properties": {"of": {"$ref": "#/components/schemas/Turn"}}},
+                    "Turn": {"properties": {"next": {"$ref": "#/components/schemas/Turn"}}},
+                    "Folder": {"properties": {"path": {"type": "string"}}},
+                }
+            },
+        }
 
     @property
     def max_lora_rank(self) -> int:
@@ -139,6 +163,11 @@ class EchoEngine:
         if "max_tokens" in asked:
             answer["usage"] = usage
         await send_json(send, 200, answer)
+
+
+def _asking(schema: str) -> dict[str, Any]:
+    form = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    return {"requestBody": {"content": {"application/json": form}}, "responses": {}}
 
 
 def _length(asked: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from adapters.types import Version
 from serve.asgi import ASGIApp
@@ -30,8 +30,8 @@ class Memory:
 class Engine(Protocol):
     """One base in memory, LoRA versions beside it, OpenAI's endpoints in front.
 
-    Every method runs on the app's event loop and must not block it. Names are engine names
-    (`Version.engine_name`), unique for ever, so an implementation may cache by name.
+    Every method but `document` runs on the app's event loop and must not block it. Names are
+    engine names (`Version.engine_name`), unique for ever, so an implementation may cache by name.
     """
 
     @property
@@ -42,6 +42,12 @@ class Engine(Protocol):
         Keeps the terms of a request (`serve.asking.TERMS`), where it has any: answers bear its
         name, a prompt that `Terms.check` refuses is not answered, and an answer ends where there
         is no more `Terms.room`."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the OpenAPI document of `app`: what paths it has on this base, and their bodies.
+
+        May take a second: for the start alone.
+        """
 
     @property
     def max_lora_rank(self) -> int:

@@ -6,6 +6,7 @@ https://docs.anthropic.com/en/api/errors; types and codes as vLLM writes them wh
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any
@@ -104,6 +105,13 @@ def document(error: AdaptersError, path: str) -> dict[str, Any]:
             "code": _code(error),
         }
     }
+
+
+def event(error: AdaptersError, path: str) -> bytes:
+    """Return the event that tells an error in a stream from `path`."""
+    said = json.dumps(document(error, path), separators=(",", ":"))
+    kind = "event: error\n" if path.startswith("/v1/messages") else ""
+    return f"{kind}data: {said}\n\n".encode()
 
 
 def _code(error: AdaptersError) -> str | None:

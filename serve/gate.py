@@ -30,7 +30,7 @@ from serve.asgi import (
     with_headers,
 )
 from serve.asking import ask
-from serve.body import ClientGone, Limits, parse, read, replaced, while_connected
+from serve.body import ClientGone, Limits, parse, read, replaced, spoken, while_connected
 from serve.caller import Caller
 from serve.catalogue import card, listing
 from serve.chosen import Chosen
@@ -39,10 +39,12 @@ from serve.engine import Engine
 from serve.estimate import costs
 from serve.exchange import CLIENT_GONE, exchange
 from serve.failures import RequestRefused, document, headers_of, kind_of, status_of
+from serve.grammars import check_grammars
 from serve.inventory import Inventory
 from serve.keys import Keys
 from serve.last_words import LastWords
 from serve.metering import metered
+from serve.openapi import described
 from serve.rates import telling
 from serve.readiness import Readiness
 from serve.routing import Base, Route, grounded, route
@@ -67,10 +69,8 @@ class Gate:
         base: Base,
         keys: Keys,
         limits: Limits | None = None,
-        prompt_logprobs: bool = True,
         readiness: Readiness | None = None,
     ) -> None:
-        """`prompt_logprobs`: whether the engine survives requests for them."""
         self._app = app
         self._engine = engine
         self._admission = admission
@@ -80,7 +80,7 @@ class Gate:
         self._keys = keys
         self._limits = limits or Limits()
         self._chosen = Chosen()
-        self._prompt_logprobs = prompt_logprobs
+        self._document = described(engine.document())
         self._readiness = readiness or Readiness(engine, Drain())
         self._drain = self._readiness.drain
 
@@ -122,6 +122,8 @@ class Gate:
             await send_json(send, 200 if ready else 503, report)
         elif kind is Kind.MODELS and scope["method"] in ("GET", "HEAD"):
             await send_json(send, 200, self._models(caller, path))
+        elif kind is Kind.DOCUMENT and scope["method"] in ("GET", "HEAD"):
+            await send_json(send, 200, self._document)
         elif kind is Kind.ADAPTERS:
             found = await self._inventory.answer(self._snapshot(), scope["method"], path)
             await send_json(send, 200, found)
@@ -139,10 +141,14 @@ class Gate:
         return card(snapshot, base, model) if model else listing(snapshot, base)
 
     async def _route(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
-        content = parse(await read(receive, self._limits))
-        model, path = _model(content), path_of(scope)
-        if not self._prompt_logprobs:
-            _refuse_prompt_logprobs(content)
+        path = path_of(scope)
+        if path not in self._document["paths"]:
+            raise RequestRefused(
+                404, f"{path} is not served: this base has no use for it.", fix="See /openapi.json."
+            )
+        content = spoken(path, parse(await read(receive, self._limits)))
+        model = _model(content)
+        check_grammars(content)
         unit = _unit(content, scope)
         snapshot = self._snapshot()
         found = grounded(snapshot, route(*caller.view(snapshot, self._base), model, unit))
@@ -196,22 +202,6 @@ def _unit(content: Mapping[str, Any], scope: Scope) -> str:
         if isinstance(given, str) and given:
             return given
     return secrets.token_hex(16)
-
-
-def _refuse_prompt_logprobs(content: Mapping[str, Any]) -> None:
-    """Refuse what makes vLLM compute logprobs of the prompt: with LoRA on a CPU it dies of it."""
-
-    def asks(key: str) -> bool:
-        return content.get(key) is not None and content[key] is not False  # 0 asks, too
-
-    if asks("prompt_logprobs") or (asks("echo") and (asks("logprobs") or asks("top_logprobs"))):
-        raise RequestRefused(
-            400,
-            "Logprobs of the prompt (`prompt_logprobs`, or `echo` with `logprobs`) are not served "
-            "on a CPU: vLLM's LoRA kernels there do not survive them.",
-            fix="Leave them out, or serve on a GPU.",
-            param="prompt_logprobs" if "prompt_logprobs" in content else "echo",
-        )
 
 
 def _headers(found: Route, name: str) -> list[Header]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from adapters.errors import Unavailable
 from serve.asgi import Message, Send
 from serve.engine import Engine
-from serve.failures import document
+from serve.failures import event
 
 _ERRORS = (b'data: {"error"', b"event: error")
 """How vLLM's streams begin to say what went wrong."""
@@ -27,7 +25,7 @@ class LastWords:
         if message["type"] == "http.response.start" and message["status"] >= 500:
             self._death = await self._dead()
         elif message.get("body", b"").startswith(_ERRORS) and (death := await self._dead()):
-            message = {**message, "body": self._event(death)}
+            message = {**message, "body": event(death, self._path)}
         if not self._death:
             await self._send(message)
 
@@ -46,8 +44,3 @@ class LastWords:
         except Unavailable as error:
             return error
         return None
-
-    def _event(self, death: Unavailable) -> bytes:
-        said = json.dumps(document(death, self._path), separators=(",", ":"))
-        kind = "event: error\n" if self._path.startswith("/v1/messages") else ""
-        return f"{kind}data: {said}\n\n".encode()

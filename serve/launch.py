@@ -176,7 +176,6 @@ async def _serve(
                 snapshot=lambda: handover.current,
                 base=base,
                 keys=keys,
-                prompt_logprobs=not vllm_engine.on_cpu(),
             )
             background = [
                 asyncio.create_task(each)

@@ -31,22 +31,19 @@ from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed
 from vllm.entrypoints.launchers.launcher import serve_http, setup_server
 from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
 from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
-from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
-from vllm.renderers.inputs.preprocess import extract_prompt_len
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from adapters.errors import AdaptersError, Unavailable, UsageError, nearest
 from adapters.types import Version
 from serve.asgi import ASGIApp
-from serve.asking import TERMS
 from serve.draining import Drain
 from serve.engine import Answers, Memory
-from serve.failures import RequestRefused
 from serve.machine import port_error
 from serve.metrics import keep_latest_only
 from serve.processes import adopt_orphans, end_children
+from serve.vllm_terms import keep_terms
 
 _PLUGIN = "switchyard"
 _PROCESS_NAMES = "VLLM::"
@@ -191,7 +188,7 @@ async def opened(args: Namespace) -> AsyncIterator[VllmEngine]:
             raise AdaptersError(
                 f"vLLM could not start: {_first_line(error)}", fix="Its log above says why."
             ) from error
-        _keep_terms(app.state.openai_serving_models, client)
+        keep_terms(app.state.openai_serving_models, client)
         told = REGISTRY._names_to_collectors.get(_RUNNING_ADAPTERS)
         if isinstance(told, Gauge):
             keep_latest_only(told)
@@ -199,40 +196,6 @@ async def opened(args: Namespace) -> AsyncIterator[VllmEngine]:
         with suppress(Unavailable):
             await engine.canary(None)  # what a first step and first logprobs take, they take now
         yield engine
-
-
-def _keep_terms(models: Any, client: Any) -> None:
-    """Have vLLM keep the terms of each request (`serve.asking`), where every endpoint comes by.
-
-    Its own limit, `max_model_len`, is one for the whole process, and an answer's name is that of
-    the LoRA. `model_name` is asked once a request, streamed or not, so nothing parses chunks.
-    """
-    renderer = client.renderer
-    name, render, generate = models.model_name, renderer.process_for_engine_async, client.generate
-
-    def naming(lora_request: LoRARequest | None = None) -> str:
-        terms = TERMS.get()
-        return terms.answers_as if terms else str(name(lora_request))
-
-    async def rendering(*args: Any, **options: Any) -> Any:
-        rendered = await render(*args, **options)
-        if terms := TERMS.get():
-            try:
-                terms.check(extract_prompt_len(client.model_config, rendered))
-            except RequestRefused as error:
-                raise VLLMValidationError(str(error)) from error
-        return rendered
-
-    def generating(prompt: Any, params: Any, *args: Any, **options: Any) -> Any:
-        terms = TERMS.get()
-        if terms and terms.max_model_len:
-            length = extract_prompt_len(client.model_config, prompt)
-            params.max_tokens = terms.room(length, params.max_tokens)
-        return generate(prompt, params, *args, **options)
-
-    models.model_name = naming
-    renderer.process_for_engine_async = rendering
-    client.generate = generating
 
 
 class VllmEngine:
@@ -250,6 +213,10 @@ class VllmEngine:
     def app(self) -> ASGIApp:
         app: ASGIApp = self._app
         return app
+
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = self._app.openapi()
+        return document
 
     @property
     def max_lora_rank(self) -> int:
