@@ -4,7 +4,7 @@
 BASE ?= tiny
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: help setup demo test test-traps check format loadtest tiny-base build clean
+.PHONY: help setup demo test test-traps test-clients check format loadtest tiny-base build clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,10 @@ test: setup  ## the whole test suite
 
 test-traps: setup  ## what breaks vLLM's own server, against it and against ours (5 minutes)
 	STOCK=1 .venv/bin/pytest tests/e2e/traps
+
+test-clients: setup  ## clients nobody here wrote, in an environment of their own, against one server
+	@scripts/setup-clients
+	.venv/bin/python -m tests.clients.serve .venv-clients/bin/python -m pytest --confcutdir tests/clients tests/clients
 
 check: setup  ## lint, format, types, import rules
 	.venv/bin/ruff check
@@ -41,4 +45,4 @@ build: setup  ## sdist and wheel into dist/
 	.venv/bin/python -m build --no-isolation
 
 clean:  ## remove .venv and caches
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-clients dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -54,8 +54,13 @@ _KINDS = {
     "/v1/messages": Kind.ROUTED,
     "/v1/messages/count_tokens": Kind.ROUTED,
     "/v1/embeddings": Kind.ROUTED,
+    "/pooling": Kind.ROUTED,
+    "/classify": Kind.ROUTED,
+    "/score": Kind.ROUTED,
     "/v1/score": Kind.ROUTED,
+    "/rerank": Kind.ROUTED,
     "/v1/rerank": Kind.ROUTED,
+    "/v2/rerank": Kind.ROUTED,
     "/tokenize": Kind.ROUTED,
     "/detokenize": Kind.ROUTED,
 }

@@ -30,8 +30,13 @@ _SALTED = frozenset(
         "/v1/responses",
         "/v1/messages",
         "/v1/embeddings",
+        "/pooling",
+        "/classify",
+        "/score",
         "/v1/score",
+        "/rerank",
         "/v1/rerank",
+        "/v2/rerank",
     }
 )
 """Where vLLM looks into its prefix cache, and takes `cache_salt`."""

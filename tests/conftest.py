@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from adapters.types import BaseModel
 from tests.hub.server import WRITE_TOKEN, Hub
 
+collect_ignore = ["clients"]  # `make test-clients`: an environment of their own
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored, children too
 
 LLAMA = {
