@@ -51,6 +51,9 @@ _NO_DOMAIN = "no-domain.invalid"
 is told from where; that it be nowhere it cannot be told."""
 _MOST_ANSWERS = "128"
 """`n` of one request, as OpenAI has it; vLLM's own 16 384 shut all others out for minutes."""
+_KEEP_ALIVE_S = 75
+"""Longer than clients (5 s) and load balancers (60 s) keep a connection: whoever sends into one
+that closes just now gets no answer. vLLM's own default is 5 s, too."""
 
 log = logging.getLogger(__name__)
 
@@ -330,6 +333,7 @@ def _prepare_environment() -> None:
     os.environ.pop("VLLM_ALLOW_RUNTIME_LORA_UPDATING", None)  # its routes load any folder
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     os.environ.setdefault("VLLM_MAX_N_SEQUENCES", _MOST_ANSWERS)
+    os.environ.setdefault("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", str(_KEEP_ALIVE_S))
     os.environ["VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"] = "1"  # else it closes the port on clients
     os.environ.pop("VLLM_API_KEY", None)  # ours by now, see `run`
 

@@ -143,28 +143,21 @@ class _Run:
         """Have everybody at it; return what was seen of the server, before and after."""
         settings, findings = self._settings, self._findings
         (lease,) = leases(self._registry.location)
-        async with self._client(customers_key) as customer, self._client(admins_key) as admin:
+        async with self._client(admins_key) as admin:
             watch = Watch(admin, findings, lease.pid)
             before = await watch.settled()
             watch.samples.append(watch.look())
-            watching = asyncio.create_task(watch.run())
             until = time.monotonic() + settings.minutes * 60
-            threads = self._threads(until)
-            customers = Customers(customer, self._ledger, findings, self._checker.put, BASE)
-            keepers = Keepers(admin, self._keys, self._ledger, findings)
-            people = [
-                *(
-                    customers.run(until, self._rng(f"customer {n}"))
-                    for n in range(settings.customers)
-                ),
-                keepers.keep(until, self._rng("keeper"), settings.pause_s),
-                keepers.rent(until, self._rng("tenant"), settings.pause_s),
+            beside = [
+                asyncio.create_task(watch.run()),
+                asyncio.create_task(self._say(progress, watch, until)),
             ]
-            saying = asyncio.create_task(self._say(progress, watch, until))
-            await asyncio.gather(*people)
+            threads = self._threads(until)
+            async with self._client(customers_key) as customer, self._client(admins_key) as keeper:
+                await self._people(customer, keeper, until)
             await asyncio.to_thread(_join, threads)
-            watching.cancel()
-            saying.cancel()
+            for task in beside:
+                task.cancel()
             if findings.ended:
                 return watch, [before, before]
             await asyncio.sleep(5)  # connections and loads that nobody waits for come to an end
@@ -175,6 +168,21 @@ class _Run:
             if (ready := await admin.get("/ready")).status_code != 200:
                 findings.violation("ready", ready.text)
             return watch, [before, after]
+
+    async def _people(
+        self, customer: httpx.AsyncClient, keeper: httpx.AsyncClient, until: float
+    ) -> None:
+        settings, findings = self._settings, self._findings
+        customers = Customers(customer, self._ledger, findings, self._checker.put, BASE)
+        keepers = Keepers(keeper, self._keys, self._ledger, findings)
+        await asyncio.gather(
+            *(
+                customers.run(until, self._rng(f"customer {number}"))
+                for number in range(settings.customers)
+            ),
+            keepers.keep(until, self._rng("keeper"), settings.pause_s),
+            keepers.rent(until, self._rng("tenant"), settings.pause_s),
+        )
 
     def _client(self, key: str) -> httpx.AsyncClient:
         return httpx.AsyncClient(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import time
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
 
 
 def test_small_answers_do_not_wait_for_each_other() -> None:
@@ -16,3 +19,14 @@ def test_small_answers_do_not_wait_for_each_other() -> None:
             accepted, _ = listening.accept()
             with accepted:
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_connection_is_kept_for_longer_than_clients_keep_it(url: str) -> None:
+    """httpx, and so `openai`, keeps one for 5 s; so does vLLM, and sometimes closes it first."""
+    connection = HTTPConnection(urlsplit(url).netloc)
+    for _ in range(2):
+        connection.request("GET", "/health")
+        reply = connection.getresponse()
+        assert (reply.status, reply.read()) == (200, b"")
+        time.sleep(5.5)
+    connection.close()
