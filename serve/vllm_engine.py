@@ -178,7 +178,9 @@ async def opened(args: Namespace) -> AsyncIterator[VllmEngine]:
         try:
             client = await stack.enter_async_context(build_async_engine_client(args))
             tasks = await client.get_supported_tasks()
+            level = logging.root.level
             app = build_app(args, tasks, client.model_config)
+            logging.root.setLevel(level)  # SageMaker's package, which that imports, makes it ERROR
             await init_app_state(client, app.state, args, tasks)
         except (ValueError, TypeError) as error:  # pydantic's errors are ValueErrors
             raise UsageError(
