@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from adapters.errors import AdaptersError, Conflict, Rejected
+from adapters.errors import AdaptersError, Conflict, Rejected, Unavailable
 from adapters.lint import rank_class
 from adapters.types import Version
 from serve.engine import Engine, Memory
@@ -228,10 +228,18 @@ class Residency:
             )
         self._pinned.add(name)  # before the wait, or two would take the last place
         try:
-            await self._engine.pin(name, True)
+            await self._hold(version)
         except AdaptersError:
             self._pinned.discard(name)
             raise
+
+    async def _hold(self, version: Version) -> None:
+        try:
+            await self._engine.pin(version.engine_name, True)
+        except Unavailable:  # evicted since the engine was last asked
+            await self.refresh()
+            await self.ready(version)
+            await self._engine.pin(version.engine_name, True)
 
     async def unpin(self, engine_name: str) -> None:
         """Let a version be evicted again; one that is not pinned stays as it is."""

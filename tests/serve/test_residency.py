@@ -200,6 +200,21 @@ class Watched:
         self.told.append(("evicted", engine_name.partition("@")[0]))
 
 
+def test_a_version_that_was_evicted_just_now_is_pinned_all_the_same(
+    support: tuple[Version, Version], publish: Publish
+) -> None:
+    async def play() -> None:
+        engine = EchoEngine("small", memory_places=2, slots=1)
+        here = Residency(engine)
+        await here.ready(support[0])
+        for version in (support[1], publish("other")):  # as by a step, of which nobody tells
+            await engine.load(version)
+        await here.pin(support[0])
+        assert support[0].engine_name in (await engine.memory()).loaded
+
+    run(play())
+
+
 def test_loads_stalls_and_evictions_are_told(publish: Publish) -> None:
     one, two, three = (publish(name) for name in ("one", "two", "three"))
     spoil(three.path / "adapter_config.json")
