@@ -8,13 +8,21 @@ until no request is for it, and no step ever reads a file.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
+
+from adapters.files import MANIFEST_FILE, differences, digest
+from adapters.types import Manifest
 
 _MOMENT_S = 5.0
 """How long a request may be on its way to the engine after its version was seen in memory."""
+
+_WAIT_S = 600.0
+"""Longer than a version waits to be read once its files were checked."""
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +45,7 @@ class Evictions:
         the process.
 
         Raises:
+            ValueError: its files are not those that its name stands for.
             Exception: as vLLM's `_load_adapter`.
         """
         if kept := self._kept.get(request.lora_int_id):
@@ -47,6 +56,7 @@ class Evictions:
                 tensor = getattr(weights, side)
                 if tensor is not None and not tensor.is_pinned():  # else it is a copy already
                     setattr(weights, side, tensor.clone())
+        _check_unchanged(request.lora_name, Path(request.lora_path))
         return adapter
 
     def evict(self) -> bool:
@@ -70,3 +80,17 @@ class Evictions:
         if request.lora_int_id not in self._kept:
             log.warning("A step reads %s from its files", request.lora_name)
         return self.load(request)
+
+
+def _check_unchanged(engine_name: str, folder: Path) -> None:
+    """Hash files that were changed since they may have been checked, by their digest in the name.
+
+    Between the server's check and a worker's turn to read lie seconds where much is loaded.
+    """
+    _, named, expected = engine_name.partition("+")
+    changed = max(path.lstat().st_ctime for path in (folder, *folder.iterdir()))
+    if not named or changed < time.time() - _WAIT_S:
+        return
+    files = Manifest.from_json(json.loads((folder / MANIFEST_FILE).read_bytes())).files
+    if not digest(files).startswith(expected) or differences(folder, files):
+        raise ValueError(f"{engine_name}: its files were changed before they were read")

@@ -102,7 +102,8 @@ class Checker:
                 f"{asked.model} was answered by {asked.served_by}; expected: {expected}",
             )
             return
-        self._findings.lags_s.append(expected.versions[number])
+        if not expected.waits:
+            self._findings.lags_s.append(expected.versions[number])
         if expected.versions[number] > FOLLOW_S:
             self._findings.count("answers before an alias had moved")
 
@@ -136,7 +137,8 @@ class Checker:
         if shortfall > TOLERANCE:
             self._findings.violation(
                 "wrong answer",
-                f"{question} said {self._references.text(said)!r}, {shortfall:.3f} below greedy; "
+                f"{question}, {'sound' if self._ledger.sound(asked.served_by) else 'damaged'}, "
+                f"said {self._references.text(said)!r}, {shortfall:.3f} below greedy; "
                 f"{self._whose(prompt, said)}",
             )
             return

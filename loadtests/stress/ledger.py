@@ -73,6 +73,8 @@ class Expected:
     """Each number with the least seconds since the name meant it, 0 where it still did."""
     statuses: set[int] = field(default_factory=set)
     """Of errors."""
+    waits: bool = False
+    """Whether the name may wait for a version that is refused, for as long as it is."""
 
 
 class Ledger:
@@ -197,8 +199,10 @@ class Ledger:
                     found.statuses.add(410)
                 if self._hurt(ref.name, number, sent, done, _REPAIR_S):
                     found.statuses |= {404, 503}
-        waits = any(self._hurt(ref.name, number, sent, done, HANDOVER_S) for number in moved_to)
-        patience_s = FOLLOW_S if ref.number else math.inf if waits else HANDOVER_S
+        found.waits = any(
+            self._hurt(ref.name, number, sent, done, HANDOVER_S) for number in moved_to
+        )
+        patience_s = FOLLOW_S if ref.number else math.inf if found.waits else HANDOVER_S
         for place, moment in enumerate(moments):
             over = moments[place + 1].ended if place + 1 < len(moments) else math.inf
             age_s = max(0.0, sent - over)

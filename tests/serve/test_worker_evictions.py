@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -25,6 +26,8 @@ _SLOTS = 4
 @pytest.fixture(scope="module")
 def loras(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     before = sys.getswitchinterval()
+    import serve.vllm_worker  # noqa: F401  # before the layers are made, as in a worker
+
     base = random_base.write("toy", tmp_path_factory.mktemp("base") / "toy")
     with load_in_loop._loras(base) as loras:
         yield loras, base
@@ -52,8 +55,8 @@ class Worker:
         self.extension = AdapterMemory()
         self.extension.model_runner = SimpleNamespace(lora_manager=loras)
 
-    def load(self, number: int, folder: Path) -> None:
-        asked = (f"a{number}", number, str(folder))
+    def load(self, number: int, folder: Path, name: str = "") -> None:
+        asked = (name or f"a{number}", number, str(folder))
         self.extension.stage_adapter(*asked)
         while self.extension.adopt_adapter(*asked, True) is None:
             time.sleep(0.01)
@@ -102,6 +105,18 @@ def test_who_writes_into_a_published_file_changes_nothing_that_was_read(
         worker.load(number, version.path)
     assert 1 not in worker.extension.held_adapters()["slots"]
     assert same(worker.step(1, folder), before)
+
+
+def test_files_that_change_between_their_check_and_their_reading_are_not_let_in(
+    worker: Worker, versions: list[Version], folder: Path
+) -> None:
+    name = versions[0].engine_name
+    worker.load(1, folder, name)
+    other = versions[1].path / "adapter_model.safetensors"
+    shutil.copyfile(other, folder / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=re.escape(f"{name}: its files were changed")):
+        worker.load(2, folder, name)
+    assert worker.extension.held_adapters()["memory"] == [1]
 
 
 def test_a_step_brings_back_what_was_evicted_under_a_request_without_its_files(
