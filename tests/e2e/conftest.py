@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from adapters.keys import KeyJournal
 from adapters.registry import Registry
 from adapters.types import Version
 from loadtests import fleet
-from tests.e2e.shut import ADMIN, FEW_PLACES, Shut
+from tests.e2e.shut import ADMIN, FEW_PLACES, HF_TOKEN, Shut
 
 FLEET = [f"fleet-{number}" for number in range(8)]
 MAX_TOKENS = 24
@@ -56,7 +57,10 @@ def shut(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A second server over the same registry."""
     folder = tmp_path_factory.mktemp("shut")
     flags = ["--base", "tiny", "--registry", registry.location, "--api-key", ADMIN]
-    with served([*flags, "--", *FEW_PLACES], folder / "server.log") as url:
+    with pytest.MonkeyPatch.context() as own, ExitStack() as stack:
+        own.setenv("HF_TOKEN", HF_TOKEN)
+        url = stack.enter_context(served([*flags, "--", *FEW_PLACES], folder / "server.log"))
+        own.undo()
         yield Shut(url, KeyJournal(folder / "keys.jsonl"))
 
 

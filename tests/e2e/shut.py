@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import httpx
-from openai import OpenAI
+from openai import AsyncOpenAI, OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
 from adapters.keys import KeyJournal
 
 ADMIN = "an-admins-secret"
+HF_TOKEN = "hf_thisServersOwnTokenNobodyMayEverSee"
 FEW_PLACES = ("--max-loras=1", "--max-cpu-loras=2")
 
 
@@ -23,6 +24,9 @@ class Shut:
 
     def client(self, secret: str) -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0)
+
+    def open_client(self) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=ADMIN, max_retries=0)
 
     def cached_tokens(self) -> float:
         """Return how many tokens of prompts vLLM has found in its prefix cache so far."""
