@@ -3,8 +3,13 @@
     python -m loadtests.load_stall
 
 One stream runs on an adapter that is loaded while a request asks for one that is not: 33 MB in
-1792 tensors, on a base of 128 small layers. Two numbers, each as a ratio of vLLM's: the stall, by
-which the stream's longest gap exceeds its usual one, and the time to the cold one's first token.
+1792 tensors, on a base of 128 small layers. Then the same request comes again, to the same adapter.
+Three numbers of each round, and their medians and worst as a ratio of vLLM's:
+
+- stall: by how much the stream's longest gap, from the cold request on, exceeds its usual one
+- of the load: by how much it exceeds the longest gap beside the warm request, whose prompt delays
+  the stream as well, whoever loads adapters
+- first token: from asking for the cold adapter until it answers
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import time
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -31,7 +37,7 @@ from loadtests import fleet, random_base
 
 _RAW = "vllm.entrypoints.openai.api_server"
 _RANK = 44
-_SETTLE_S = 3.0
+_SETTLE_S, _AFTER_S = 3.0, 1.0
 _FLAGS = ("--max-loras=4", "--max-cpu-loras=16", "--max-lora-rank=64", "--max-model-len=2048")
 _ASKED = {"prompt": "The kettle", "temperature": 0, "ignore_eos": True, "stream": True}
 
@@ -39,7 +45,7 @@ _ASKED = {"prompt": "The kettle", "temperature": 0, "ignore_eos": True, "stream"
 def main() -> None:
     """Start both servers, load one cold adapter a round on each in turn, print rows and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=4, help="cold loads of each; default 4")
+    parser.add_argument("--rounds", type=int, default=8, help="cold loads of each; default 8")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="adapters-stall-") as scratch, ExitStack() as stack:
         home = Path(scratch)
@@ -54,28 +60,48 @@ def main() -> None:
         }
         for url in urls.values():
             _first_token_s(url, "neighbour")
-        found: dict[str, list[tuple[float, float, float]]] = {server: [] for server in urls}
-        for name in names[1:]:
-            for server, url in urls.items():
-                found[server].append(_round(url, name))
-    columns = ["server", "usual gap ms", "longest gap ms", "stall ms", "cold first token ms"]
-    rows = []
-    for server, rounds in found.items():
-        for usual, longest, first in rounds:
-            rows.append(
-                [server, *(f"{1e3 * s:.0f}" for s in (usual, longest, longest - usual, first))]
-            )
-    print(table(columns, rows))
-    stalls = {
-        s: statistics.median(longest - usual for usual, longest, _ in found[s]) for s in found
-    }
-    firsts = {s: statistics.median(first for *_, first in found[s]) for s in found}
-    print(f"stall: ours is {stalls['ours'] / stalls['vLLM']:.2f} of vLLM's (medians)")
-    print(f"cold first token: ours is {firsts['ours'] / firsts['vLLM']:.2f} of vLLM's (medians)")
+        found: dict[str, list[Round]] = {server: [] for server in urls}
+        for number, name in enumerate(names[1:]):
+            for server in list(urls)[:: -1 if number % 2 else 1]:
+                found[server].append(_round(urls[server], name))
+    columns = ["server", *(field.replace("_", " ") for field in Round._fields), "of the load"]
+    rows = [
+        [server, *(f"{1e3 * seconds:.0f}" for seconds in (*each, each.of_the_load))]
+        for server, rounds in found.items()
+        for each in rounds
+    ]
+    print("ms\n" + table(columns, rows))
+    for what, measure in {
+        "stall": lambda each: each.stall,
+        "of the load": lambda each: each.of_the_load,
+        "first token": lambda each: each.first_token,
+    }.items():
+        ours, other = ([1e3 * measure(each) for each in found[server]] for server in urls)
+        said = [
+            f"{how} {of(ours):.0f} and {of(other):.0f}, {of(ours) / of(other):.2f}"
+            for how, of in (("median", statistics.median), ("worst", max))
+        ]
+        print(f"{what}, ours and vLLM's: {'; '.join(said)}")
 
 
-def _round(url: str, cold: str) -> tuple[float, float, float]:
-    """Return the stream's usual and longest gap, and the cold request's first token, in seconds."""
+class Round(NamedTuple):
+    """What one stream saw of one cold load, in seconds."""
+
+    usual_gap: float
+    cold_gap: float
+    warm_gap: float
+    first_token: float
+
+    @property
+    def stall(self) -> float:
+        return self.cold_gap - self.usual_gap
+
+    @property
+    def of_the_load(self) -> float:
+        return self.cold_gap - self.warm_gap
+
+
+def _round(url: str, cold: str) -> Round:
     arrivals: list[float] = []
     done = threading.Event()
 
@@ -91,14 +117,25 @@ def _round(url: str, cold: str) -> tuple[float, float, float]:
     neighbour = threading.Thread(target=stream)
     neighbour.start()
     time.sleep(_SETTLE_S)
-    asked = time.perf_counter()
-    first = _first_token_s(url, cold)
+    first = time.perf_counter()
+    first_token = _first_token_s(url, cold)
+    time.sleep(_SETTLE_S)
+    again = time.perf_counter()
+    again_token = _first_token_s(url, cold)
     time.sleep(_SETTLE_S)
     done.set()
     neighbour.join()
     gaps = [(after, after - before) for before, after in pairwise(arrivals)]
-    usual = statistics.median(gap for at, gap in gaps if at < asked)
-    return usual, max(gap for at, gap in gaps if at > asked), first
+
+    def longest(asked: float, token: float) -> float:
+        return max(gap for at, gap in gaps if asked < at < asked + token + _AFTER_S)
+
+    return Round(
+        usual_gap=statistics.median(gap for at, gap in gaps if at < first),
+        cold_gap=longest(first, first_token),
+        warm_gap=longest(again, again_token),
+        first_token=first_token,
+    )
 
 
 def _first_token_s(url: str, model: str) -> float:
