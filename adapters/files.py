@@ -28,12 +28,15 @@ SWEEP_FILE = "sweep.json"
 """The trials among which the version is the best; see `train.sweep`."""
 SERVING_FILE = "serving.json"
 """What the server adds to requests; see `adapters.serving`."""
+CANARY_FILE = "canary.json"
+"""How it answered where it was published; see `adapters.canary`."""
 TOLD_FILES = (CARD_FILE, RECEIPT_FILE, CURVE_FILE, "loss.svg", "loss.csv", SWEEP_FILE)
 """What tells people of a version; nothing that computes reads them."""
 _OPTIONAL = frozenset(
     {
         *TOLD_FILES,
         SERVING_FILE,
+        CANARY_FILE,
         "tokenizer.json",
         "tokenizer.model",
         "tokenizer_config.json",

@@ -11,7 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapters import bases
+from adapters import bases, canary
+from adapters.files import CANARY_FILE
 from adapters.registry import Registry
 from adapters.types import Version
 
@@ -41,6 +42,12 @@ class Maker:
         self._model.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's names local paths
 
+    def record(self, folder: Path) -> None:
+        """Write into a folder how what was written last answers the canary."""
+        from train.canary import answers
+
+        (folder / CANARY_FILE).write_bytes(canary.to_bytes(answers(self._model)))
+
 
 def publish(
     registry: Registry, names: Sequence[str], *, base: str = "tiny", r: int = 16
@@ -50,6 +57,7 @@ def publish(
     for seed, name in enumerate(names):
         with tempfile.TemporaryDirectory() as folder:
             maker.write(Path(folder), seed)
+            maker.record(Path(folder))
             model = maker.base.model
             versions.append(registry.publish(name, Path(folder), base=model, tags=["load"]))
     return versions

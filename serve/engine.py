@@ -6,15 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from adapters.canary import Answers
 from adapters.types import Version
 from serve.asgi import ASGIApp
-
-Answers = tuple[Mapping[int, float], ...]
-"""To each canary prompt, the first token's likeliest choices: natural logprobs by token id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +88,14 @@ class Engine(Protocol):
             Unavailable: it is not in memory, or the engine did not answer.
         """
 
+    @property
+    def exactness(self) -> float | None:
+        """By how much a logprob may differ from what transformers computes in float32.
+
+        None: nobody can say (a quantised base, say)."""
+
     async def canary(self, engine_name: str | None) -> Answers:
-        """Answer the engine's canary prompts, which never change, by a loaded version.
+        """Answer the canary prompts (`adapters.canary`) by a loaded version.
 
         None: by the base. Nothing where the base generates no text (embeddings, say).
 

@@ -137,10 +137,8 @@ class Residency:
         standing = self._standings.get(name)
         if standing and standing.refusal:
             return State.REFUSED
-        if name in self._memory.resident:
-            return State.RESIDENT
         if name in self._loaded:
-            return State.LOADED
+            return State.RESIDENT if name in self._memory.resident else State.LOADED
         return State.STAGED if standing and standing.marks else State.KNOWN
 
     def count(self, known: Set[str]) -> dict[str, int]:
@@ -204,7 +202,8 @@ class Residency:
         """Ask the engine what it holds."""
         self._asked = False
         self._memory = await self._engine.memory()
-        before, self._loaded = self._loaded, frozenset(self._memory.loaded)
+        before = self._loaded
+        self._loaded = frozenset(name for name in self._memory.loaded if self._is_proven(name))
         if self._watcher:
             for name in (before - self._loaded) & self._engine.loaded():
                 self._watcher.evicted(name)
@@ -257,6 +256,10 @@ class Residency:
 
     def _is_waited_for(self, name: str) -> bool:
         return self._waiting[name] > 0
+
+    def _is_proven(self, name: str) -> bool:
+        standing = self._standings.get(name)
+        return standing is not None and standing.proven
 
     def _is_stale(self, standing: Standing) -> bool:
         age_s = time.monotonic() - standing.looked

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable, Sequence, Set
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NoReturn
 
+import torch
 from prometheus_client import REGISTRY, Gauge
 from vllm import SamplingParams, envs
 from vllm.engine.protocol import EngineClient
@@ -35,11 +36,12 @@ from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from adapters.canary import CHOICES, Answers, prompts
 from adapters.errors import AdaptersError, Unavailable, UsageError, nearest
 from adapters.types import Version
 from serve.asgi import ASGIApp
 from serve.draining import Drain
-from serve.engine import Answers, Memory
+from serve.engine import Memory
 from serve.machine import port_error
 from serve.metrics import keep_latest_only
 from serve.processes import adopt_orphans, end_children
@@ -61,9 +63,8 @@ _GLANCE_S = 0.01
 _MOST_PAUSE_S = 0.1
 """How often a worker is asked whether it has read an adapter: ever less often, up to this."""
 _RUNNING_ADAPTERS = "vllm:lora_requests_info"
-_CANARIES, _CANARY_TOKENS = 1, 2
-"""Few: streams wait for that step."""
-_CANARY_LOGPROBS = 5
+_EXACTNESS = {torch.float32: 0.01, torch.float16: 0.1, torch.bfloat16: 0.5}
+"""Natural logprob, by what rounds: bfloat16 keeps a logit of 20 to 0.06, after as many layers."""
 
 log = logging.getLogger(__name__)
 
@@ -232,6 +233,11 @@ class VllmEngine:
     def slots(self) -> int:
         return int(self._client.vllm_config.lora_config.max_loras)
 
+    @property
+    def exactness(self) -> float | None:
+        config = self._client.model_config
+        return None if config.quantization else _EXACTNESS.get(config.dtype)
+
     async def load(self, version: Version) -> float:
         name = version.engine_name
         async with self._loading:
@@ -301,16 +307,14 @@ class VllmEngine:
             return ()
         known = self._models.lora_requests[engine_name] if engine_name else None
         config = self._client.model_config
-        size = config.get_vocab_size()
-        asked = config.max_logprobs if config.max_logprobs >= 0 else _CANARY_LOGPROBS
+        asked = config.max_logprobs if config.max_logprobs >= 0 else CHOICES
         sampling = SamplingParams(
-            temperature=0, max_tokens=1, logprobs=min(asked, _CANARY_LOGPROBS), ignore_eos=True
+            temperature=0, max_tokens=1, logprobs=min(asked, CHOICES), ignore_eos=True
         )
 
-        async def answer(canary: int) -> dict[int, float]:
-            tokens = [(canary + 3 * place) * size // 31 for place in range(_CANARY_TOKENS)]
+        async def answer(prompt: Sequence[int]) -> dict[int, float]:
             replies = self._client.generate(
-                {"prompt_token_ids": tokens}, sampling, uuid.uuid4().hex, lora_request=known
+                {"prompt_token_ids": list(prompt)}, sampling, uuid.uuid4().hex, lora_request=known
             )
             said: dict[int, float] = {}
             async for reply in replies:
@@ -319,7 +323,8 @@ class VllmEngine:
             return said
 
         try:
-            return tuple(await asyncio.gather(*(answer(canary) for canary in range(_CANARIES))))
+            asking = (answer(prompt) for prompt in prompts(config.get_vocab_size()))
+            return tuple(await asyncio.gather(*asking))
         except Exception as error:
             log.error("vLLM did not answer a canary: %s", error)
             raise _silent() from error

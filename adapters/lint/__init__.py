@@ -16,6 +16,7 @@ from typing import Any
 from adapters.errors import InvalidAdapter
 from adapters.files import WEIGHTS_FILE, is_prompt_only, version_files
 from adapters.lint.base import Base, check_known
+from adapters.lint.canary import check_canary
 from adapters.lint.classifier import HEAD_KEY, check_head, is_classifier
 from adapters.lint.config import MODULE_FIELDS, check_config, read_base_config, read_config
 from adapters.lint.copies import check_copies
@@ -99,6 +100,7 @@ def check_adapter(
             said += check_copies(weights, tensors, base)
     said += check_tokenizer(folder, base_path) if base_path else ()
     said += check_serving(folder)
+    said += check_canary(folder)
     parts = {name: pair for name in tensors if (pair := parts_of(name))}
     modules = {module for module, _ in parts.values()}
     ranks = [tensors[n].shape[0] for n, (_, side) in parts.items() if side == "A"]

@@ -33,6 +33,7 @@ _CONSEQUENCES = {
     "value": "vLLM would serve garbage, to requests for other adapters too",
     "zero": "vLLM would serve the base's answers under the adapter's name",
     "serving": "the server could not apply it, and requests would be answered without it",
+    "canary": "the server could not compare its answers with those where it was published",
     "identity": "vLLM would serve it on weights that it was not trained on",
     "revision": "its weights may not be those that it was trained on",
     "tokenizer": "the server uses the base's, so prompts may differ from those in training",

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
-from adapters import bases
+from adapters import bases, canary
 from adapters.cli import main
 from adapters.errors import NotFound, RegistryUnavailable, UsageError
 from adapters.files import WEIGHTS_FILE
@@ -21,6 +23,7 @@ from tests.adapters.test_json import SHAPES, misfits
 from tests.e2e import moe_kinds
 from tests.train.runs import support_rows
 from train import tuners
+from train.canary import answers
 from train.recipe import Recipe
 from train.run import Job, run
 
@@ -59,6 +62,12 @@ def test_a_run_publishes_a_version_with_its_lineage(dataset: str, tmp_path: Path
     assert {"torch", "trl", "peft", "bitsandbytes"} <= manifest.code.keys()
     config = json.loads((version.path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny"
+    recorded = canary.read(version.path / "canary.json")
+    model = AutoModelForCausalLM.from_pretrained(bases.resolve("tiny").path, dtype=torch.float32)
+    base = answers(model)
+    adapted = answers(PeftModel.from_pretrained(model, version.path))
+    assert canary.distance(recorded, adapted) < 1e-3, "as served, though NF4 was trained on"
+    assert canary.distance(recorded, base) > 1e-2
     assert "A LoRA adapter of `tiny`" in (version.path / "README.md").read_text()
 
 

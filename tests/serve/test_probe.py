@@ -1,0 +1,56 @@
+"""A version's first answers to the canary are held to those recorded at its publication."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import nullcontext
+
+import pytest
+
+from adapters.registry import Registry
+from serve.echo_engine import EchoEngine
+from serve.probe import FailedProbe
+from serve.residency import Residency
+from tests.conftest import BASE, MakeAdapter
+
+
+@pytest.mark.parametrize(
+    ("off", "exactness", "form", "served"),
+    [
+        (0.0, 0.01, 1, True),
+        (0.009, 0.01, 1, True),
+        (0.011, 0.01, 1, False),
+        (0.011, 0.1, 1, True),
+        (0.011, None, 1, True),
+        (9.0, 0.01, 2, True),
+    ],
+)
+def test_a_version_must_answer_as_it_did_where_it_was_published(
+    registry: Registry,
+    make_adapter: MakeAdapter,
+    monkeypatch: pytest.MonkeyPatch,
+    off: float,
+    exactness: float | None,
+    form: int,
+    served: bool,
+) -> None:
+    monkeypatch.setattr(EchoEngine, "exactness", exactness)
+    answers = {"1": -1.5 + off}
+    folder = make_adapter()
+    (folder / "canary.json").write_text(json.dumps({"form": form, "answers": [answers]}))
+    version = registry.publish("support", folder, base=BASE)
+
+    async def play() -> None:
+        engine = EchoEngine("small")
+
+        async def canary(name: str | None) -> tuple[dict[int, float]]:
+            return ({1: -1.5 if name else -1.0},)
+
+        monkeypatch.setattr(engine, "canary", canary)
+        here = Residency(engine)
+        with nullcontext() if served else pytest.raises(FailedProbe, match=r"otherwise.*0\.011"):
+            await here.ready(version)
+        assert here.standings[version.engine_name].final is not served
+
+    asyncio.run(play())
