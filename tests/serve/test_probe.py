@@ -8,7 +8,9 @@ from contextlib import nullcontext
 
 import pytest
 
+from adapters.canary import Answers
 from adapters.registry import Registry
+from adapters.types import Version
 from serve.echo_engine import EchoEngine
 from serve.probe import FailedProbe
 from serve.residency import Residency
@@ -52,5 +54,30 @@ def test_a_version_must_answer_as_it_did_where_it_was_published(
         with nullcontext() if served else pytest.raises(FailedProbe, match=r"otherwise.*0\.011"):
             await here.ready(version)
         assert here.standings[version.engine_name].final is not served
+
+    asyncio.run(play())
+
+
+def test_a_version_is_not_loaded_before_its_proof_whatever_the_engine_holds(
+    support: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        engine, probed = EchoEngine("small"), asyncio.Event()
+        canary = engine.canary
+
+        async def waiting(name: str | None) -> Answers:
+            await probed.wait()
+            return await canary(name)
+
+        monkeypatch.setattr(engine, "canary", waiting)
+        here = Residency(engine)
+        loading = asyncio.create_task(here.ready(support[0]))
+        while support[0].engine_name not in engine.loaded():
+            await asyncio.sleep(0.001)
+        await here.refresh()
+        assert not here.is_loaded(support[0]), "else an alias would move to it"
+        probed.set()
+        await loading
+        assert here.is_loaded(support[0])
 
     asyncio.run(play())

@@ -21,7 +21,7 @@ import httpx
 import numpy
 from safetensors.numpy import load_file, save_file
 
-from adapters.files import CONFIG_FILE, WEIGHTS_FILE
+from adapters.files import CANARY_FILE, CONFIG_FILE, WEIGHTS_FILE
 from tests.e2e.traps.servers import BASE, Folders, Server, spared
 
 Scenario = Callable[[Server, Folders], None]
@@ -31,8 +31,9 @@ LONG = "Tell me about the weather in Spain and in France, day by day. " * 12
 def _altered(folder: Path, target: Path, alter: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
     """Copy an adapter with other tensors."""
     shutil.copytree(folder, target)
-    (target / "manifest.json").unlink(missing_ok=True)
     target.chmod(0o755)
+    for told in ("manifest.json", CANARY_FILE):  # of the tensors that it had
+        (target / told).unlink(missing_ok=True)
     (target / WEIGHTS_FILE).unlink()
     weights = alter(load_file(folder / WEIGHTS_FILE))
     save_file(weights, target / WEIGHTS_FILE, metadata={"format": "pt"})
