@@ -65,8 +65,3 @@ def said(http: httpx.Client) -> Said:
         return str(reply.json()["choices"][0]["message"]["content"])
 
     return ask
-
-
-def test_versions_that_answer_alike_would_prove_nothing(said: Said) -> None:
-    versions = set(NAMES.values())
-    assert len({said(version) for version in versions}) == len(versions)

@@ -41,6 +41,11 @@ def client(url: str, key: str) -> Iterator[OpenAI]:
         yield client
 
 
+def test_versions_that_answer_alike_would_prove_nothing(said: Said) -> None:
+    versions = set(NAMES.values())
+    assert len({said(version) for version in versions}) == len(versions)
+
+
 @pytest.mark.parametrize(("name", "version"), NAMES.items())
 def test_chat(client: OpenAI, said: Said, name: str, version: str) -> None:
     reply = client.chat.completions.create(model=name, **GREEDY)
