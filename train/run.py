@@ -19,7 +19,7 @@ from adapters.lint import rank_class
 from adapters.registry import Registry
 from adapters.serving import Serving
 from adapters.types import Version
-from train import canary, trackers
+from train import trackers
 from train.before import load_tokenizer, prepare_rows, ready
 from train.full import FullModel, finished_at, place
 from train.plan import Job, Plan, finished_by, make_plan, say
@@ -234,9 +234,10 @@ def publish(
     options = dataset.get("parity", {}).get("chat_template_kwargs")
     if (served := job.served(options)) != Serving():
         (folder / SERVING_FILE).write_bytes(served.to_bytes())
-    canary.record(base.path, folder)
     from adapters.card import card
+    from train import canary
 
+    canary.record(base.path, folder)
     text = card(
         job.title,
         base.model,
