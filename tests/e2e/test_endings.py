@@ -10,9 +10,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -32,8 +33,10 @@ LONG = ASKED | {"stream": True, "max_tokens": TOKENS, "ignore_eos": True}
 class Started:
     """A server of this test's own, its process, its log and a client."""
 
-    def __init__(self, home: Path, log: Path, *flags: str, **environment: str) -> None:
-        port = free_port()
+    def __init__(
+        self, home: Path | str, log: Path, *flags: str, port: int = 0, **environment: str
+    ) -> None:
+        port = port or free_port()
         self.log = log
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
         command = [*ADAPTERS, "serve", "--base", "tiny", "--registry", str(home), *flags]
@@ -65,6 +68,9 @@ class Started:
         content = ASKED | {"model": model, "max_tokens": 8} | extra
         return self.http.post("/v1/chat/completions", json=content)
 
+    def rows(self) -> dict[str, dict[str, Any]]:
+        return {row["id"]: row for row in self.http.get("/v1/adapters").json()["data"]}
+
     def engine(self) -> int:
         """Return the process id of vLLM's engine."""
         children = subprocess.run(
@@ -83,10 +89,12 @@ class Started:
         begun = threading.Event()
 
         def read() -> None:
-            with self.http.stream(
-                "POST", "/v1/chat/completions", json=LONG | {"model": model} | extra
-            ) as r:
-                for line in r.iter_lines():
+            asked = LONG | {"model": model} | extra
+            with (
+                suppress(httpx.TransportError),  # broken off, as lines without an end say
+                self.http.stream("POST", "/v1/chat/completions", json=asked) as reply,
+            ):
+                for line in reply.iter_lines():
                     lines.append(line)
                     if len(lines) > 4:
                         begun.set()
@@ -142,17 +150,25 @@ def test_killed_engine_then_the_same_adapters_again_then_a_drained_end(
     home: Path, registry: Registry, log: Path
 ) -> None:
     """Together, as starting takes the time: a server whose engine is killed, and its successor."""
-    server = Started(home, log)
+    port = free_port()
+    server = Started(home, log, port=port)
     try:
         before = server.chat("support@v1").json()["choices"][0]["message"]["content"]
+        server.http.post("/v1/adapters/fleet-0/pin").raise_for_status()
+        held = {ref for ref, row in server.rows().items() if row["loads"]}
         _an_engine_is_killed(server)
     finally:
         server.end()
 
     flags = ("--drain-timeout", "30", "--log-format", "json")
     collector = Collector()
-    server = Started(home, log, *flags, **collector.environment)
+    server = Started(home, log, *flags, port=port, **collector.environment)
     try:
+        rows = server.rows()
+        assert {ref for ref, row in rows.items() if row["loads"]} == held, (
+            "loaded before it is asked"
+        )
+        assert [ref for ref, row in rows.items() if row["pinned"]] == ["fleet-0@v1"]
         answer = server.chat("support@v1")
         assert answer.json()["choices"][0]["message"]["content"] == before
         _metrics_stand_beside_vllms_own(server)

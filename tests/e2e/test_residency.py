@@ -1,11 +1,10 @@
-"""Where versions stand on the real vLLM: promotions nobody waits for, few places, a restart."""
+"""Where versions stand on the real vLLM: promotions nobody waits for, few places."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapters import bases
-from adapters.demo.server import ADAPTERS, free_port, running
 from adapters.registry import Registry
-from adapters.types import Version
 from loadtests import fleet
 from tests.e2e.conftest import MAX_TOKENS, Reference
+from tests.e2e.shut import ADMIN, Shut
 
 MESSAGE = "The kettle does not turn on."
 
@@ -27,8 +25,9 @@ MESSAGE = "The kettle does not turn on."
 class Client:
     """Asks one server."""
 
-    def __init__(self, url: str) -> None:
-        self._http = httpx.Client(base_url=url, timeout=60)
+    def __init__(self, url: str, key: str = "none") -> None:
+        headers = {"authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=url, timeout=60, headers=headers)
 
     def rows(self) -> dict[str, dict[str, Any]]:
         return {row["id"]: row for row in self._http.get("/v1/adapters").json()["data"]}
@@ -107,48 +106,26 @@ def test_weights_that_do_nothing_are_refused_and_the_alias_stays(
     assert shared.do("POST", f"{good.ref}/load").json()["state"] == "resident"
 
 
-@contextmanager
-def few_places(home: Path, log: Path, port: int) -> Iterator[Client]:
-    """Serve with one slot and memory for two."""
-    places = ["--max-loras=1", "--max-cpu-loras=2"]
-    command = [*ADAPTERS, "serve", "--base", "tiny", "--registry", str(home), "--port", str(port)]
-    with running([*command, "--", *places], f"http://127.0.0.1:{port}", "/ready", log) as url:
-        yield Client(url)
-
-
-def test_with_few_places_every_answer_is_right_pins_stay_and_a_restart_is_warm(
-    tmp_path: Path, reference: Reference
+def test_with_few_places_every_answer_is_right_and_pins_stay(
+    shut: Shut, registry: Registry, reference: Reference
 ) -> None:
-    home, port = tmp_path / "registry", free_port()
-    versions = fleet.publish(Registry.open(home), ["a", "b", "c"])
-    by_state: dict[str, list[Version]] = {}
-    with few_places(home, tmp_path / "first.log", port) as client:
-        for _ in range(2):
-            for version in versions:
-                assert client.ask(version.name) == (
-                    version.engine_name,
-                    reference(version, MESSAGE),
-                )
-        rows = client.rows()
+    """One slot, memory for two, and three versions."""
+    versions = fleet.publish(registry, ["few-a", "few-b", "few-c"])
+    client = Client(shut.url, ADMIN)
+    wait(lambda: versions[-1].ref in client.rows())
+    for _ in range(2):
         for version in versions:
-            by_state.setdefault(rows[version.ref]["state"], []).append(version)
-        assert {state: len(found) for state, found in by_state.items()} == {
-            "staged": 1,
-            "loaded": 1,
-            "resident": 1,
-        }
-        assert [rows[v.ref]["loads"] for v in versions] == [2, 2, 2]
-        evicted = by_state["staged"][0]
-        assert client.do("POST", f"{evicted.name}/pin").json()["pinned"] is True
-        others = [version for version in versions if version != evicted]
-        assert client.do("POST", f"{others[0].name}/pin").status_code == 409
-        for version in (*others, *others):
-            assert client.ask(version.name)[1] == reference(version, MESSAGE)
-        assert client.rows()[evicted.ref]["state"] == "loaded", "pinned, in no slot"
-        assert client.ask(evicted.name)[1] == reference(evicted, MESSAGE)
-        time.sleep(2.5)  # what is held is noted once a second
-        held = {ref for ref, row in client.rows().items() if row["state"] in ("loaded", "resident")}
-    with few_places(home, tmp_path / "second.log", port) as client:
-        rows = client.rows()
-        assert {ref for ref, row in rows.items() if row["loads"]} == held
-        assert [ref for ref, row in rows.items() if row["pinned"]] == [evicted.ref]
+            assert client.ask(version.name) == (version.engine_name, reference(version, MESSAGE))
+    rows = client.rows()
+    by_state = {rows[version.ref]["state"]: version for version in versions}
+    assert by_state.keys() == {"staged", "loaded", "resident"}
+    assert [rows[v.ref]["loads"] for v in versions] == [2, 2, 2]
+    evicted = by_state["staged"]
+    assert client.do("POST", f"{evicted.name}/pin").json()["pinned"] is True
+    others = [version for version in versions if version != evicted]
+    assert client.do("POST", f"{others[0].name}/pin").status_code == 409
+    for version in (*others, *others):
+        assert client.ask(version.name)[1] == reference(version, MESSAGE)
+    assert client.rows()[evicted.ref]["state"] == "loaded", "pinned, in no slot"
+    assert client.ask(evicted.name)[1] == reference(evicted, MESSAGE)
+    assert client.do("DELETE", f"{evicted.name}/pin").json()["pinned"] is False
