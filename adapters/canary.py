@@ -1,7 +1,7 @@
 """The canary: prompts that never change, and how a version answered them where it was published.
 
 Whoever publishes and has the base at hand puts the answers beside the weights, as transformers and
-PEFT compute them in float32 (`train.canary`); a server compares its own (`serve.probe`).
+PEFT compute them in float32 (`train.canary`); a server compares its own (`serve.loading.probe`).
 """
 
 from __future__ import annotations

@@ -293,8 +293,8 @@ class Housekeeping(Registry):
         """Remove the bytes of deleted versions, and what killed writers left.
 
         A server says what it is about to load, and looks then whether it is deleted
-        (`serve.lease`); here it is the other way round. So whoever comes second sees the other:
-        either the server does not load it, or its bytes stay until the server lets go.
+        (`serve.loading.lease`); here it is the other way round. So whoever comes second sees the
+        other: either the server does not load it, or its bytes stay until the server lets go.
         """
         held = {version for lease in leases(self.location) for version in lease.versions}
         self._backend.sweep(name, {number for each, number in held if each == name})

@@ -4,7 +4,7 @@
 
 A key's secret is 256 random bits, shown once, when it is made. Its SHA-256 is kept: no dictionary
 holds a secret like that, so a slow hash would cost every request and hinder nobody. Servers on this
-machine follow the file (`serve.keys`).
+machine follow the file (`serve.tenants.keys`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What servers of this machine wrote down: `$ADAPTERS_HOME/logs/serve-PORT.jsonl`, JSON lines.
 
-Written by `serve.logs`, which moves a full file aside; read here, also while it is written.
+Written by `serve.watching.logs`, which moves a full file aside; read here, also while it is
+written.
 """
 
 from __future__ import annotations

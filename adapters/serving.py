@@ -2,7 +2,7 @@
 
 It is a file of the version, so its digest tells two versions with other defaults apart. Names and
 ranges are OpenAI's, and vLLM's where OpenAI has none; how each endpoint spells them is the
-server's to know (`serve.defaults`). A key that is not known is refused, never ignored.
+server's to know (`serve.routes.defaults`). A key that is not known is refused, never ignored.
 """
 
 from __future__ import annotations

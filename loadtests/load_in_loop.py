@@ -56,7 +56,7 @@ def _rounds(loras: Any, paths: list[str]) -> dict[str, list[float]]:
     """Return the seconds in the loop of each load, by way of loading."""
     from vllm.lora.request import LoRARequest
 
-    from serve.vllm_worker import AdapterMemory
+    from serve.engines.vllm_worker import AdapterMemory
 
     worker = AdapterMemory()
     worker.model_runner = SimpleNamespace(lora_manager=loras)

@@ -31,7 +31,7 @@ def main() -> None:
     import torch
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-    from serve.cpu_lora import GroupedPunica
+    from serve.engines.cpu_lora import GroupedPunica
 
     torch.set_num_threads(1)
     layers = _layers()

@@ -16,9 +16,11 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from adapters.errors import AdaptersError
-from serve.access import MODELS_PATH, Kind, classify, stored_response
-from serve.admission import Admission
-from serve.asgi import (
+from serve.engines.asking import ask
+from serve.engines.engine import Engine
+from serve.engines.last_words import LastWords
+from serve.http.access import MODELS_PATH, Kind, classify, stored_response
+from serve.http.asgi import (
     ASGIApp,
     Header,
     Receive,
@@ -29,27 +31,25 @@ from serve.asgi import (
     send_json,
     with_headers,
 )
-from serve.asking import ask
-from serve.body import ClientGone, Limits, parse, read, replaced, spoken, while_connected
-from serve.caller import Caller
-from serve.catalogue import card, listing
-from serve.chosen import Chosen
-from serve.draining import Drain
-from serve.engine import Engine
-from serve.estimate import costs
-from serve.exchange import CLIENT_GONE, exchange
-from serve.failures import RequestRefused, document, headers_of, kind_of, status_of
-from serve.grammars import check_grammars
-from serve.inventory import Inventory
-from serve.keys import Keys
-from serve.last_words import LastWords
-from serve.metering import metered
-from serve.openapi import described
-from serve.rates import telling
-from serve.readiness import Readiness
-from serve.routing import Base, Route, grounded, route
-from serve.snapshot import Snapshot
-from serve.usage import counted
+from serve.http.body import ClientGone, Limits, parse, read, replaced, spoken, while_connected
+from serve.http.draining import Drain
+from serve.http.failures import RequestRefused, document, headers_of, kind_of, status_of
+from serve.http.grammars import check_grammars
+from serve.http.openapi import described
+from serve.http.usage import counted
+from serve.loading.admission import Admission
+from serve.loading.inventory import Inventory
+from serve.routes.catalogue import card, listing
+from serve.routes.chosen import Chosen
+from serve.routes.routing import Base, Route, grounded, route
+from serve.routes.snapshot import Snapshot
+from serve.tenants.caller import Caller
+from serve.tenants.estimate import costs
+from serve.tenants.keys import Keys
+from serve.tenants.metering import metered
+from serve.tenants.rates import telling
+from serve.watching.exchange import CLIENT_GONE, exchange
+from serve.watching.readiness import Readiness
 
 _REQUEST_ID = b"x-request-id"
 

@@ -22,27 +22,27 @@ from adapters.keys import KeyJournal
 from adapters.leases import Holding
 from adapters.lint import read_base_config
 from adapters.registry import Registry
-from serve import logs
-from serve.admission import Admission
-from serve.asgi import ASGIApp
-from serve.draining import Drain
-from serve.follower import Follower
 from serve.gate import Gate
-from serve.handover import Handover
-from serve.keys import Keys
-from serve.lease import EngineLease
+from serve.http.asgi import ASGIApp
+from serve.http.draining import Drain
+from serve.loading.admission import Admission
+from serve.loading.handover import Handover
+from serve.loading.lease import EngineLease
+from serve.loading.residency import Residency
+from serve.loading.rotation import Rotation
+from serve.loading.slots import Overrides, Slots, size
+from serve.loading.warmth import Note, Warming, held, wanted
 from serve.machine import check_experts, check_exposure, check_port, free_bytes, has_bf16
-from serve.metrics import Metrics
-from serve.observing import Observer
-from serve.readiness import Readiness
-from serve.residency import Residency
-from serve.rotation import Rotation
-from serve.routing import Base
-from serve.slots import Overrides, Slots, size
-from serve.snapshot import EMPTY, Snapshot, take
-from serve.tracing import Tracing
-from serve.tracing import flags as tracing_flags
-from serve.warmth import Note, Warming, held, wanted
+from serve.routes.follower import Follower
+from serve.routes.routing import Base
+from serve.routes.snapshot import EMPTY, Snapshot, take
+from serve.tenants.keys import Keys
+from serve.watching import logs
+from serve.watching.metrics import Metrics
+from serve.watching.observing import Observer
+from serve.watching.readiness import Readiness
+from serve.watching.tracing import Tracing
+from serve.watching.tracing import flags as tracing_flags
 
 _KEEP_S = 1.0
 _CPU_CACHE_BYTES = 1 << 30
@@ -103,7 +103,7 @@ def run(settings: Settings) -> int:
     found = bases.resolve(settings.base, revision=settings.revision)
     _prepare_environment()
     try:
-        from serve import vllm_engine
+        from serve.engines import vllm_engine
     except ImportError as error:
         raise MissingExtra(
             f"vLLM cannot be imported: {error}.",
@@ -138,7 +138,7 @@ async def _serve(
     keys: Keys,
     config: dict[str, Any],
 ) -> int:
-    from serve import vllm_engine
+    from serve.engines import vllm_engine
 
     sock = vllm_engine.bind(args)
     with Follower(registry) as follower, keys, Holding(registry.location) as holding:

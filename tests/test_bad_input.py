@@ -21,7 +21,7 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "another base": (
         "adapters/test_lint.py::test_another_base",
         "adapters/test_registry.py::test_a_base_that_is_known_is_compared",
-        "serve/test_routing.py::test_a_version_of_another_base_is_refused_naming_both",
+        "serve/routes/test_routing.py::test_a_version_of_another_base_is_refused_naming_both",
         "e2e/test_refusals.py::test_an_adapter_of_another_base_is_refused_and_not_listed",
     ),
     "tensors": (
@@ -49,7 +49,7 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "names": (
         "adapters/test_hostile.py::test_a_hostile_name_never_reaches_a_path",
         "adapters/test_types.py::test_whatever_parses_is_written_as_it_was_read_and_stays_in_its_folder",
-        "serve/test_routing.py::test_no_text_gets_anything_but_an_answer_or_a_typed_error",
+        "serve/routes/test_routing.py::test_no_text_gets_anything_but_an_answer_or_a_typed_error",
         "e2e/test_refusals.py::test_a_model_that_cannot_be_served",
     ),
     "publications at once": (
@@ -71,7 +71,7 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "full and broken disks": (
         "adapters/test_full_disk.py::test_on_a_full_disk_a_verb_is_done_or_refused",
         "adapters/test_full_disk.py::test_where_no_byte_can_be_written_nothing_changes",
-        "serve/test_logs.py::test_where_nothing_can_be_written_it_serves_all_the_same",
+        "serve/watching/test_logs.py::test_where_nothing_can_be_written_it_serves_all_the_same",
     ),
     "damaged and deleted files": (
         "adapters/test_registry.py::test_verify_finds_every_change",
@@ -88,7 +88,7 @@ MATRIX: dict[str, tuple[str, ...]] = {
     ),
     "clients that leave": (
         "e2e/test_bad_input.py::test_clients_that_leave",
-        "serve/test_keys.py::test_who_leaves_pays_for_what_was_reserved_or_for_what_came",
+        "serve/tenants/test_keys.py::test_who_leaves_pays_for_what_was_reserved_or_for_what_came",
     ),
     "the engine dies": (
         "e2e/test_endings.py::test_killed_engine_then_the_same_adapters_again_then_a_drained_end",
@@ -96,25 +96,25 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "what vLLM falls into": ("e2e/traps/test_traps.py::test_ours_does_not_fall_into",),
     "secrets and prompts where they do not belong": (
         "e2e/test_keys.py::test_secrets_and_prompts_are_shown_nowhere",
-        "serve/test_logs.py::test_neither_keys_nor_prompts_nor_answers_are_logged",
+        "serve/watching/test_logs.py::test_neither_keys_nor_prompts_nor_answers_are_logged",
         "adapters/test_card.py::test_a_local_base_shows_no_path_of_this_machine",
     ),
     "other people's adapters": (
         "serve/test_visibility.py::test_a_hidden_adapter_and_a_missing_one_are_the_same",
-        "serve/test_keys.py::test_a_stored_response_is_its_keys_alone",
+        "serve/tenants/test_keys.py::test_a_stored_response_is_its_keys_alone",
         "e2e/test_keys.py::test_two_keys_share_nothing_in_the_prefix_cache_and_one_does",
     ),
     "floods of names, more adapters than places": (
         "e2e/traps/test_traps.py::test_ours_does_not_fall_into",
         "e2e/test_residency.py::test_with_few_places_every_answer_is_right_and_pins_stay",
-        "serve/test_metrics.py::test_series_are_few_and_those_unasked_for_longest_make_room",
+        "serve/watching/test_metrics.py::test_series_are_few_and_those_unasked_for_longest_make_room",
     ),
     "requests to elsewhere in the server's name": (
         "e2e/test_flags.py::test_nothing_is_fetched_for_a_client",
         "e2e/test_bad_input.py::test_a_field_made_to_harm",
     ),
     "a registry that is away": (
-        "serve/test_readiness.py::test_the_folder_of_a_registry_gone_is_no_empty_registry",
+        "serve/watching/test_readiness.py::test_the_folder_of_a_registry_gone_is_no_empty_registry",
         "e2e/test_hub_away.py::"
         "test_what_is_loaded_is_served_while_the_hub_is_away_and_a_second_signal_ends_it_at_once",
     ),

@@ -18,7 +18,7 @@ def examine_registry(location: str | None, base: str | None) -> Iterator[Finding
 
     `base`: as for `adapters serve`; None plans for the base of most versions, if it is here.
     """
-    from serve.snapshot import take
+    from serve.routes.snapshot import take
 
     try:
         registry = Registry.open(location)
@@ -65,8 +65,8 @@ def examine_registry(location: str | None, base: str | None) -> Iterator[Finding
 
 def _slots(base: bases.LocalBase, ranks: list[int], hot: int) -> Finding:
     """Plan as `adapters serve` would on this machine, in two bytes a number."""
+    from serve.loading.slots import size
     from serve.machine import free_bytes
-    from serve.slots import size
 
     planned = size(
         ranks,

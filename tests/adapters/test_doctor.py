@@ -200,7 +200,7 @@ def test_more_versions_in_production_than_slots_would_thrash(
     tmp_path: Path, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from adapters import bases
-    from serve import slots
+    from serve.loading import slots
 
     base = bases.resolve("tiny")
     registry = Registry.open(tmp_path)

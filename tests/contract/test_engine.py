@@ -1,4 +1,4 @@
-"""One suite for every `serve.engine.Engine`.
+"""One suite for every `serve.engines.engine.Engine`.
 
 `EngineContract` is run here against the in-process double. To run it against another one,
 subclass it where that one can be started and override the fixtures `engine` and `versions`.
@@ -17,12 +17,12 @@ import pytest
 from adapters.errors import Unavailable
 from adapters.registry import Registry
 from adapters.types import Version
-from serve.asgi import Receive, Scope, Send
-from serve.asking import Terms, ask
-from serve.echo_engine import EchoEngine
-from serve.engine import Engine
-from serve.failures import RequestRefused
-from serve.probe import differ
+from serve.engines.asking import Terms, ask
+from serve.engines.echo_engine import EchoEngine
+from serve.engines.engine import Engine
+from serve.http.asgi import Receive, Scope, Send
+from serve.http.failures import RequestRefused
+from serve.loading.probe import differ
 from tests.conftest import BASE, RANK, MakeAdapter
 
 

@@ -7,11 +7,11 @@ from argparse import Namespace
 import pytest
 
 from adapters import bases
-from serve.snapshot import EMPTY
+from serve.routes.snapshot import EMPTY
 
 
 def parsed(*own: str) -> Namespace:
-    from serve import vllm_engine
+    from serve.engines import vllm_engine
     from serve.launch import Settings, _flags
 
     flags, _ = _flags(Settings("tiny", vllm_flags=own), bases.resolve("tiny"), EMPTY, cpu=True)

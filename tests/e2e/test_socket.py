@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 def test_small_answers_do_not_wait_for_each_other() -> None:
     """vLLM's own socket leaves Nagle's algorithm on: 40 ms on every answer in two segments."""
-    from serve import vllm_engine
+    from serve.engines import vllm_engine
 
     flags = ["--model=x", "--served-model-name=x", "--enable-lora", "--host=127.0.0.1", "--port=0"]
     with vllm_engine.bind(vllm_engine.parse(flags)) as listening:

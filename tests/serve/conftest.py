@@ -14,17 +14,17 @@ from prometheus_client import CollectorRegistry
 
 from adapters.registry import Registry
 from adapters.types import BaseModel, Version
-from serve.admission import Admission
-from serve.asgi import ASGIApp
-from serve.body import Limits
-from serve.echo_engine import EchoEngine
+from serve.engines.echo_engine import EchoEngine
 from serve.gate import Gate
-from serve.keys import Keys
-from serve.metrics import Metrics
-from serve.observing import Observer
-from serve.residency import Residency
-from serve.routing import Base
-from serve.snapshot import Snapshot, take
+from serve.http.asgi import ASGIApp
+from serve.http.body import Limits
+from serve.loading.admission import Admission
+from serve.loading.residency import Residency
+from serve.routes.routing import Base
+from serve.routes.snapshot import Snapshot, take
+from serve.tenants.keys import Keys
+from serve.watching.metrics import Metrics
+from serve.watching.observing import Observer
 from tests.conftest import BASE, RANK, MakeAdapter
 
 SERVED = Base(("small", "small-alias"), BASE)

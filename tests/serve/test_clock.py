@@ -10,7 +10,7 @@ import pytest
 
 from adapters.keys import KeyJournal
 from adapters.registry import Registry
-from serve.snapshot import take
+from serve.routes.snapshot import take
 from tests.serve.conftest import MakeServer, Publish
 
 
@@ -25,7 +25,12 @@ class Clock:
             def now(cls, tz: Any = None) -> datetime:
                 return datetime.now(tz or UTC) + clock.off
 
-        for module in ("adapters.keys", "adapters.verbs.writer", "serve.keys", "serve.readiness"):
+        for module in (
+            "adapters.keys",
+            "adapters.verbs.writer",
+            "serve.tenants.keys",
+            "serve.watching.readiness",
+        ):
             monkeypatch.setattr(f"{module}.datetime", Now)
         monkeypatch.setattr(time, "time", lambda: now() + clock.off.total_seconds())
 

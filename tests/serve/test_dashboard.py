@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serve.metrics import Metrics
+from serve.watching.metrics import Metrics
 
 DASHBOARD = json.loads(
     (Path(__file__).parents[2] / "docs" / "grafana" / "switchyard.json").read_text()

@@ -18,11 +18,11 @@ from adapters.housekeeping import Housekeeping
 from adapters.leases import Holding
 from adapters.registry import Registry
 from adapters.types import Version
-from serve.admission import Admission
-from serve.echo_engine import EchoEngine
-from serve.lease import EngineLease
-from serve.residency import Residency
-from serve.snapshot import take
+from serve.engines.echo_engine import EchoEngine
+from serve.loading.admission import Admission
+from serve.loading.lease import EngineLease
+from serve.loading.residency import Residency
+from serve.routes.snapshot import take
 from tests.conftest import RANK
 from tests.serve.conftest import SERVED, Server
 
@@ -88,7 +88,7 @@ def test_what_the_engine_loads_keeps_its_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import adapters.housekeeping as housekeeping
-    import serve.residency as residency
+    import serve.loading.residency as residency
 
     house, version, turns = Housekeeping.open(registry.location), support[1], Turns(order)
     asks, tombstone, again, frees = DELETION

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.access import Kind
-from serve.openapi import kind_of
+from serve.http.access import Kind
+from serve.http.openapi import kind_of
 
 GUIDE = Path(__file__).parents[2] / "docs" / "serving.md"
 DOCS_OF_VLLM = {("GET", path) for path in ("/docs", "/docs/oauth2-redirect", "/redoc")}

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.registry import Registry
 from adapters.types import Arm, Version
-from serve.body import Limits
+from serve.http.body import Limits
 from tests.serve.conftest import FOREIGN, MakeServer, Publish
 
 ENDPOINTS = [

@@ -14,16 +14,16 @@ from prometheus_client import CollectorRegistry
 from adapters.housekeeping import Housekeeping
 from adapters.keys import KeyJournal
 from adapters.registry import Registry
-from serve import chosen
-from serve.admission import Admission
-from serve.echo_engine import EchoEngine
+from serve.engines.echo_engine import EchoEngine
 from serve.gate import Gate
-from serve.handover import Handover
-from serve.keys import Keys
-from serve.metrics import Metrics
-from serve.observing import Observer
-from serve.residency import Residency
-from serve.snapshot import EMPTY, Snapshot, take
+from serve.loading.admission import Admission
+from serve.loading.handover import Handover
+from serve.loading.residency import Residency
+from serve.routes import chosen
+from serve.routes.snapshot import EMPTY, Snapshot, take
+from serve.tenants.keys import Keys
+from serve.watching.metrics import Metrics
+from serve.watching.observing import Observer
 from tests.conftest import RANK
 from tests.serve.conftest import SERVED, Publish
 

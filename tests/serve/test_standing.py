@@ -11,11 +11,11 @@ from adapters.errors import Conflict
 from adapters.housekeeping import Housekeeping
 from adapters.leases import Holding, leases
 from adapters.types import Arm, Version
-from serve.admission import Admission
-from serve.echo_engine import EchoEngine
-from serve.lease import EngineLease
-from serve.residency import Residency
-from serve.snapshot import take
+from serve.engines.echo_engine import EchoEngine
+from serve.loading.admission import Admission
+from serve.loading.lease import EngineLease
+from serve.loading.residency import Residency
+from serve.routes.snapshot import take
 from tests.conftest import RANK
 from tests.serve.conftest import SERVED, MakeServer
 
@@ -138,7 +138,7 @@ def test_a_version_is_held_before_its_files_are_looked_at(
         held.append(leases(house.location)[0].holds)
         return ()
 
-    monkeypatch.setattr("serve.residency.verify", look)
+    monkeypatch.setattr("serve.loading.residency.verify", look)
 
     async def live() -> None:
         engine = EchoEngine(SERVED.names[0], max_lora_rank=RANK)

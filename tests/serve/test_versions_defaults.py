@@ -16,10 +16,10 @@ from adapters.prompts import publish_prompt
 from adapters.registry import Registry
 from adapters.serving import Serving
 from adapters.types import Arm, Version
-from serve.asking import Terms
-from serve.catalogue import card
-from serve.routing import ground_of
-from serve.snapshot import take
+from serve.engines.asking import Terms
+from serve.routes.catalogue import card
+from serve.routes.routing import ground_of
+from serve.routes.snapshot import take
 from tests.conftest import BASE, MakeAdapter
 from tests.serve.conftest import FOREIGN, SERVED, MakeServer, Server
 

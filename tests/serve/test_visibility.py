@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from adapters.keys import Key, KeyJournal
 from adapters.registry import Registry
 from adapters.types import Arm
-from serve.caller import ANYBODY, Caller
-from serve.keys import Keys
-from serve.snapshot import EMPTY, Snapshot, take
+from serve.routes.snapshot import EMPTY, Snapshot, take
+from serve.tenants.caller import ANYBODY, Caller
+from serve.tenants.keys import Keys
 from tests.serve.conftest import FOREIGN, SERVED, MakeServer, Publish, Server
 
 NAMES = ["support", "support-de", "support.fr", "tone", "tone-old", "stranger", "retired"]

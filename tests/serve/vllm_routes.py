@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from vllm.entrypoints.launchers.app import build_app
 
 from adapters import bases
-from serve import vllm_engine
-from serve.openapi import described
+from serve.engines import vllm_engine
+from serve.http.openapi import described
 
 KINDS_OF_BASE = [
     ("generate",),

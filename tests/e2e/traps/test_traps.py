@@ -96,7 +96,7 @@ def test_vllm_serves_without_a_plugin_that_it_cannot_load(tmp_path: Path, folder
 
 
 def test_ours_is_not_ready_without_its_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    from serve import vllm_engine
+    from serve.engines import vllm_engine
 
     monkeypatch.setattr(vllm_engine, "_plugged_in", False)
     app = SimpleNamespace(state=SimpleNamespace(openai_serving_models=None))
@@ -108,7 +108,7 @@ def test_ours_is_not_ready_without_its_plugin(monkeypatch: pytest.MonkeyPatch) -
 @alone
 def test_vllms_command_does_not_start_on_a_cpu() -> None:
     """It asks for the version of a distribution that has another name there; ours does not."""
-    from serve import vllm_engine
+    from serve.engines import vllm_engine
 
     if not vllm_engine.on_cpu():
         pytest.skip("vLLM for a GPU")

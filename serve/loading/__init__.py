@@ -1,0 +1,1 @@
+"""How versions get into the engine, stay there, and leave it."""

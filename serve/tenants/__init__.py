@@ -1,0 +1,1 @@
+"""Who asks: API keys, what they see, and how much they may."""
