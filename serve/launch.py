@@ -147,10 +147,8 @@ async def _serve(
             lease = EngineLease(holding, engine)
             metrics = Metrics()
             turn_s = settings.slot_turn_s
-            admission = Admission(
-                Residency(engine, config, lease.coming, metrics),
-                Rotation(engine.slots, turn_s) if turn_s else None,
-            )
+            rotation = Rotation(engine.slots, turn_s) if turn_s else None
+            admission = Admission(Residency(engine, config, lease.coming, metrics, rotation))
             handover = Handover(lambda: follower.current, admission.residency, base)
             handover.look()  # so that the first request finds the registry
             note = Note(registry.location, args.port)

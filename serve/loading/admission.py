@@ -5,20 +5,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Set
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 
 from adapters.types import Version
 from serve.loading.residency import Residency
-from serve.loading.rotation import Rotation
 
 
 class Admission:
     """Which versions may be asked of the engine. Lives on the event loop."""
 
-    def __init__(self, residency: Residency, rotation: Rotation | None = None) -> None:
-        """`rotation`: who gets a slot; None leaves it to the engine."""
+    def __init__(self, residency: Residency) -> None:
         self.residency = residency
-        self._rotation = rotation
         self._running: Counter[str] = Counter()
         self.most_together = 0
         """How many versions were in use at once, at most."""
@@ -31,7 +28,8 @@ class Admission:
     @property
     def waiting(self) -> Mapping[str, int]:
         """How many requests wait for a slot, by engine name; none is left out."""
-        return self._rotation.waiting if self._rotation else {}
+        rotation = self.residency.rotation
+        return rotation.waiting if rotation else {}
 
     @asynccontextmanager
     async def using(self, version: Version, *, computes: bool = True) -> AsyncIterator[None]:
@@ -47,7 +45,7 @@ class Admission:
         try:
             await self.residency.ready(version)
             self.most_together = max(self.most_together, len(self._running))
-            async with self._slot(name) if computes else nullcontext():
+            async with self.residency.slot(name) if computes else nullcontext():
                 standing = await self.residency.ready(version)  # a long wait may have evicted it
                 standing.used_at = time.time()
                 yield
@@ -55,9 +53,6 @@ class Admission:
             self._running[name] -= 1
             if not self._running[name]:
                 del self._running[name]
-
-    def _slot(self, name: str) -> AbstractAsyncContextManager[None]:
-        return self._rotation.slot(name) if self._rotation else nullcontext()
 
     async def forget(self, known: Set[str]) -> None:
         """Take versions out of the engine that are not `known` any more, once nobody uses them."""

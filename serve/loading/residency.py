@@ -25,6 +25,7 @@ from adapters.lint import rank_class
 from adapters.types import Version
 from serve.engines.engine import Engine, Memory
 from serve.loading.probe import FailedProbe, probe
+from serve.loading.rotation import Rotation
 from serve.loading.staging import Marks, unchanged, verify
 from serve.loading.turns import Turns
 
@@ -93,13 +94,16 @@ class Residency:
         base_config: Mapping[str, Any] | None = None,
         holding: Callable[[str], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
         watcher: Watcher | None = None,
+        rotation: Rotation | None = None,
     ) -> None:
         """`base_config`: the base's config.json, to check shapes against. `holding`: keeps the
-        files of a version, by engine name, from being deleted while it is checked and loaded."""
+        files of a version, by engine name, from being deleted while it is checked and loaded.
+        `rotation`: who gets a slot; None leaves it to the engine."""
         self._engine = engine
         self._base_config = base_config
         self._holding = holding
         self._watcher = watcher
+        self.rotation = rotation
         self._standings: dict[str, Standing] = {}
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._waiting: Counter[str] = Counter()
@@ -189,6 +193,10 @@ class Residency:
             raise standing.refusal  # the engine was not asked for anything
         self._asked = True
         return standing
+
+    def slot(self, engine_name: str) -> AbstractAsyncContextManager[None]:
+        """Wait for a version's turn, and hold a slot for it while the block runs."""
+        return self.rotation.slot(engine_name) if self.rotation else nullcontext()
 
     async def keep_up(self) -> None:
         """Ask the engine what it holds, if anybody used anything since the last time.
@@ -307,7 +315,9 @@ class Residency:
             self._watcher.stalled(stall_s)
         if not standing.proven:
             try:
-                await probe(self._engine, standing.version)
+                # It would else wait in the engine until who has the slots is asked no more.
+                async with self.slot(name):
+                    await probe(self._engine, standing.version)
             except FailedProbe:
                 standing.final = True
                 await self._engine.remove(name)

@@ -65,7 +65,7 @@ class Server:
 
     def __init__(self, snapshot: Callable[[], Snapshot], **options: Any) -> None:
         self.engine = EchoEngine(SERVED.names[0], max_lora_rank=max(8, RANK))
-        self.admission = Admission(Residency(self.engine), options.pop("rotation", None))
+        self.admission = Admission(Residency(self.engine, rotation=options.pop("rotation", None)))
         keys = Keys(options.pop("keys", []), options.pop("journal", None))
         metrics = options.pop("metrics", None) or Metrics(CollectorRegistry())
         observing = {key: options.pop(key) for key in ("tracing", "log_prompts") if key in options}

@@ -214,7 +214,8 @@ def test_versions_share_the_engines_slots_and_the_base_is_not_asked(
 
     async def play() -> None:
         engine = EchoEngine("small", slots=1)
-        admission = Admission(Residency(engine), Rotation(engine.slots, TURN_S))
+        admission = Admission(Residency(engine, rotation=Rotation(engine.slots, TURN_S)))
+        await admission.residency.ready(two)
         async with admission.using(one):
             async with admission.using(two, computes=False):
                 pass
@@ -225,6 +226,41 @@ def test_versions_share_the_engines_slots_and_the_base_is_not_asked(
             assert admission.running == {one.engine_name: 1}
         async with admission.using(two):
             pass
+
+    asyncio.run(play())
+
+
+def test_a_version_is_proven_in_its_turn_though_others_are_asked_all_the_time(
+    support: tuple[Version, Version],
+) -> None:
+    one, two = support
+
+    async def play() -> None:
+        rotation = Rotation(1, 0.02)
+        engine = EchoEngine("small", slots=1)
+        here = Residency(engine, rotation=rotation)
+        canary, proven_in = engine.canary, []
+
+        async def watched(name: str | None) -> Any:
+            if name == two.engine_name:
+                proven_in.append(set(rotation.running))
+            return await canary(name)
+
+        engine.canary = watched  # type: ignore[method-assign]
+        admission, over = Admission(here), asyncio.Event()
+
+        async def customer() -> None:
+            while not over.is_set():
+                async with admission.using(one):
+                    await asyncio.sleep(0.003)
+
+        customers = [asyncio.create_task(customer()) for _ in range(3)]
+        await asyncio.sleep(0.03)
+        async with asyncio.timeout(5):
+            await here.ready(two)
+        over.set()
+        await asyncio.gather(*customers)
+        assert proven_in == [{two.engine_name}]
 
     asyncio.run(play())
 
@@ -250,6 +286,7 @@ def test_a_client_that_leaves_the_queue_leaves_no_request_behind(
     scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
 
     async def play() -> None:
+        await server.admission.residency.ready(support[1])
         async with server.admission.using(support[0]):
             asked = asyncio.create_task(server.app(scope, receive, send))
             async with asyncio.timeout(5):
