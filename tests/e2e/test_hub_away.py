@@ -19,8 +19,10 @@ def test_what_is_loaded_is_served_while_the_hub_is_away_and_a_second_signal_ends
     """One server for both, as starting takes the time."""
     on_hub = Registry.open(f"hf://{ORG}")
     for ref in ("support@v1", "fleet-1@v1"):
-        transfer(registry, on_hub, ref)
-    server = Started(on_hub.location, tmp_path / "server.log", "--drain-timeout", "60")
+        transfer(registry, ref, on_hub)
+    server = Started(
+        on_hub.location, tmp_path / "server.log", "--drain-timeout", "60", HF_HUB_OFFLINE="0"
+    )
     try:
         assert server.chat("support").is_success
         away = [Fault("status", method, ".", 10**9, 403) for method in ("GET", "HEAD", "POST")]
