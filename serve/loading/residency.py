@@ -285,7 +285,11 @@ class Residency:
             async with self._holding(name):
                 await self._stage(standing)
                 if name not in self._loaded:
-                    async with self._entering.turn(name):
+                    # Its first answer, which proves it, would else wait in the engine until who
+                    # has the slots is asked no more. The slot comes first: who has one may wait
+                    # for the other turn, to come back into memory.
+                    slot = nullcontext() if standing.proven else self.slot(name)
+                    async with slot, self._entering.turn(name):
                         await self._enter(standing)
             standing.refusal = None
         except AdaptersError as error:
@@ -315,9 +319,7 @@ class Residency:
             self._watcher.stalled(stall_s)
         if not standing.proven:
             try:
-                # It would else wait in the engine until who has the slots is asked no more.
-                async with self.slot(name):
-                    await probe(self._engine, standing.version)
+                await probe(self._engine, standing.version)
             except FailedProbe:
                 standing.final = True
                 await self._engine.remove(name)

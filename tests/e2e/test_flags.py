@@ -14,7 +14,7 @@ def parsed(*own: str) -> Namespace:
     from serve.engines import vllm_engine
     from serve.launch import Settings, _flags
 
-    flags, _ = _flags(Settings("tiny", vllm_flags=own), bases.resolve("tiny"), EMPTY, cpu=True)
+    flags, _ = _flags(Settings("tiny", vllm_flags=own), bases.resolve("tiny"), EMPTY, 0, cpu=True)
     return vllm_engine.parse(flags)
 
 

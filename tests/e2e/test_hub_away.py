@@ -21,7 +21,12 @@ def test_what_is_loaded_is_served_while_the_hub_is_away_and_a_second_signal_ends
     for ref in ("support@v1", "fleet-1@v1"):
         transfer(registry, ref, on_hub)
     server = Started(
-        on_hub.location, tmp_path / "server.log", "--drain-timeout", "60", HF_HUB_OFFLINE="0"
+        on_hub.location,
+        tmp_path / "server.log",
+        "--drain-timeout",
+        "60",
+        HF_HUB_OFFLINE="0",
+        ADAPTERS_HOME=str(tmp_path),
     )
     try:
         assert server.chat("support").is_success

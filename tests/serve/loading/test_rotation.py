@@ -17,7 +17,7 @@ from serve.http.asgi import Message
 from serve.loading.admission import Admission
 from serve.loading.residency import Residency
 from serve.loading.rotation import Rotation
-from tests.serve.conftest import MakeServer
+from tests.serve.conftest import MakeServer, Publish
 
 TURN_S = 4.0
 ROUNDS = 3
@@ -261,6 +261,37 @@ def test_a_version_is_proven_in_its_turn_though_others_are_asked_all_the_time(
         over.set()
         await asyncio.gather(*customers)
         assert proven_in == [{two.engine_name}]
+
+    asyncio.run(play())
+
+
+def test_who_has_a_slot_comes_back_into_memory_though_a_new_version_waits_for_one(
+    support: tuple[Version, Version], publish: Publish
+) -> None:
+    one, two = support
+    three = publish("three")
+
+    async def play() -> None:
+        engine = EchoEngine("small", slots=1, memory_places=1)
+        here = Residency(engine, rotation=Rotation(1, TURN_S))
+        admission = Admission(here)
+
+        async def ask(version: Version) -> None:
+            async with admission.using(version):
+                pass
+
+        await here.ready(one)
+        async with asyncio.timeout(5):
+            async with admission.using(two):
+                asked = [asyncio.create_task(ask(one))]
+                while one.engine_name not in admission.waiting:
+                    await asyncio.sleep(0.001)
+                asked.append(asyncio.create_task(ask(three)))
+                while three.engine_name not in admission.waiting:
+                    await asyncio.sleep(0.001)
+                await engine.load(two)  # as a step does: `one` is evicted
+                await here.refresh()
+            await asyncio.gather(*asked)
 
     asyncio.run(play())
 
