@@ -74,6 +74,8 @@ def test_an_alias_moves_under_load_on_two_servers_and_no_request_fails_nor_mixes
     async def play() -> None:
         nonlocal moved
         async with open_client() as one, shut.open_client() as other:
+            for client in (one, other):  # both are in memory, as how long loads take is no matter
+                assert (await ask(client, "support@v2", MESSAGES[0]))[1] == after.engine_name
             customers = asyncio.gather(
                 *(customer(n, client) for n, client in enumerate((one, other)) for _ in "abc")
             )
