@@ -84,7 +84,12 @@ def _loras(base: Path) -> Iterator[Any]:
     """Make what vLLM's workers hold adapters with, around a base without weights."""
     import torch
     from vllm.config import set_current_vllm_config
-    from vllm.distributed import init_distributed_environment, initialize_model_parallel
+    from vllm.distributed import (
+        destroy_distributed_environment,
+        destroy_model_parallel,
+        init_distributed_environment,
+        initialize_model_parallel,
+    )
     from vllm.engine.arg_utils import EngineArgs
     from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
     from vllm.model_executor.model_loader import get_model
@@ -98,10 +103,14 @@ def _loras(base: Path) -> Iterator[Any]:
     with set_current_vllm_config(config):
         init_distributed_environment(1, 0, f"tcp://127.0.0.1:{free_port()}", 0, "gloo")
         initialize_model_parallel(1, 1)
-        model = get_model(vllm_config=config)
-        loras = LRUCacheWorkerLoRAManager(config, torch.device("cpu"), {})
-        loras.create_lora_manager(model, config)
-        yield loras
+        try:
+            model = get_model(vllm_config=config)
+            loras = LRUCacheWorkerLoRAManager(config, torch.device("cpu"), {})
+            loras.create_lora_manager(model, config)
+            yield loras
+        finally:  # else a trainer in this process takes itself for one of several
+            destroy_model_parallel()
+            destroy_distributed_environment()
 
 
 if __name__ == "__main__":
