@@ -10,10 +10,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from adapters.errors import InvalidAdapter
 from adapters.files import CANARY_FILE, open_plain, read_up_to
+from adapters.weights import refuse_constant
 
 Answers = tuple[Mapping[int, float], ...]
 """To each prompt, the next token's likeliest choices: natural logprobs by token id."""
@@ -47,12 +47,9 @@ def read(path: Path) -> Answers:
         InvalidAdapter: it cannot be read, or holds no such thing.
     """
 
-    def refuse(word: str) -> NoReturn:
-        raise ValueError(f"{word} is not a number JSON has")
-
     try:
         with open_plain(path) as stream:
-            content = json.loads(read_up_to(stream, _MOST_BYTES), parse_constant=refuse)
+            content = json.loads(read_up_to(stream, _MOST_BYTES), parse_constant=refuse_constant)
         if content["form"] != _FORM:
             return ()
         said = tuple({int(t): float(p) for t, p in each.items()} for each in content["answers"])

@@ -12,12 +12,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from adapters.errors import InvalidName, UsageError, nearest
 from adapters.files import SERVING_FILE, open_plain, read_up_to
 from adapters.types import Ref
-from adapters.weights import unique
+from adapters.weights import refuse_constant, unique
 
 Message = Mapping[str, str]
 """One turn of a chat: `{"role": …, "content": …}`."""
@@ -90,13 +90,10 @@ class Serving:
             UsageError: it cannot be read, is too large, no JSON, or as `from_json`.
         """
 
-        def refuse(word: str) -> NoReturn:
-            raise ValueError(f"{word} is not a number JSON has")
-
         try:
             with open_plain(path) as stream:
                 text = read_up_to(stream, _MOST_BYTES)
-            content = json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
+            content = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=unique)
         except (OSError, ValueError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UsageError(

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from adapters.errors import InvalidAdapter
 
@@ -68,6 +68,15 @@ def read_header(path: Path) -> dict[str, Tensor]:
         )
         for name, entry in header.items()
     }
+
+
+def refuse_constant(word: str) -> NoReturn:
+    """Refuse `NaN` and `Infinity`; for JSON's `parse_constant`.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"{word} is not a number JSON has")
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

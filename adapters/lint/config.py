@@ -6,7 +6,7 @@ import json
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from adapters.errors import InvalidAdapter, Rejected
 from adapters.files import CONFIG_FILE
@@ -14,7 +14,7 @@ from adapters.lint.classifier import is_classifier
 from adapters.lint.expressions import problem
 from adapters.lint.findings import RANK_CLASSES, Finding
 from adapters.lint.targets import check_targets
-from adapters.weights import unique
+from adapters.weights import refuse_constant, unique
 
 MODULE_FIELDS = frozenset({
     "target_modules", "target_parameters", "exclude_modules", "layers_to_transform",
@@ -91,9 +91,6 @@ def read_base_config(base: Path) -> dict[str, Any]:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    def refuse_constant(word: str) -> NoReturn:
-        raise ValueError(f"{word} is not a number JSON has")
-
     content = json.loads(
         path.read_text("utf-8"), parse_constant=refuse_constant, object_pairs_hook=unique
     )

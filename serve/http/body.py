@@ -8,8 +8,9 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
+from adapters.weights import refuse_constant
 from serve.http.asgi import Message, Receive, Scope
 from serve.http.failures import RequestRefused
 
@@ -95,9 +96,6 @@ def parse(body: bytes) -> dict[str, Any]:
     Raises:
         RequestRefused: 400.
     """
-
-    def refuse_constant(word: str) -> NoReturn:
-        raise ValueError(f"{word} is not a number JSON has")
 
     try:
         content = json.loads(

@@ -15,9 +15,10 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from adapters.errors import InvalidDataset, NotFound, Unavailable
+from adapters.weights import refuse_constant
 
 _LARGEST_LINE_BYTES = 64 << 20
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
@@ -141,7 +142,7 @@ def _jsonl(path: Path) -> _Lines:
         if not raw.strip():
             continue
         try:
-            yield line, json.loads(raw, parse_constant=_refuse_constant), ""
+            yield line, json.loads(raw, parse_constant=refuse_constant), ""
         except UnicodeDecodeError as error:
             yield line, None, f"byte {raw[error.start]:#04x} is not UTF-8"
         except (ValueError, RecursionError) as error:
@@ -262,7 +263,3 @@ def _not_utf8(cell: str) -> str:
     """Say which byte of a cell was not UTF-8 (kept as a lone surrogate); empty where all were."""
     found = next((char for char in cell if "\udc80" <= char <= "\udcff"), "")
     return f"byte {ord(found) - 0xDC00:#04x} is not UTF-8" if found else ""
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a number JSON has")
