@@ -39,6 +39,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from adapters.canary import CHOICES, Answers, prompts
 from adapters.errors import AdaptersError, Unavailable, UsageError, nearest
 from adapters.types import Version
+from serve.engines import cpu_waits
 from serve.engines.engine import Memory
 from serve.engines.processes import adopt_orphans, end_children
 from serve.engines.running import keep_latest_only
@@ -79,6 +80,8 @@ def register() -> None:
     """
     global _plugged_in
     _leave_signals_to_the_server()
+    if on_cpu():
+        cpu_waits.install()
     _plugged_in = True
 
 
