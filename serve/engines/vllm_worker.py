@@ -23,12 +23,14 @@ from typing import Any
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 
+from serve.engines import worker_reading
 from serve.engines.worker_evictions import Evictions
 
 # A step gives the interpreter's lock away at each of its operations, and gets it back only once the
 # parser has had it for this long: by default 5 ms, which makes a step of 2 ms one of 50.
 sys.setswitchinterval(1e-4)
 
+worker_reading.install()
 if current_platform.is_cpu():
     from serve.engines import cpu_lora
 

@@ -38,11 +38,7 @@ class Evictions:
         self._memory.remove_oldest_adapter = self.evict
 
     def load(self, request: Any) -> Any:
-        """Return the adapter that was evicted, or read it into memory of its own.
-
-        safetensors maps the file, and vLLM keeps that mapping where the weights are of the base's
-        type: whoever writes into the file then changes what is served, and cutting it short ends
-        the process.
+        """Return the adapter that was evicted, or read it.
 
         Raises:
             ValueError: its files are not those that its name stands for.
@@ -51,11 +47,6 @@ class Evictions:
         if kept := self._kept.get(request.lora_int_id):
             return kept[0]
         adapter = self._read(request)
-        for weights in adapter.loras.values():
-            for side in ("lora_a", "lora_b"):
-                tensor = getattr(weights, side)
-                if tensor is not None and not tensor.is_pinned():  # else it is a copy already
-                    setattr(weights, side, tensor.clone())
         _check_unchanged(request.lora_name, Path(request.lora_path))
         return adapter
 

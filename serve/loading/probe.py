@@ -17,27 +17,52 @@ from serve.engines.engine import Engine
 
 TOLERANCE = 1e-4
 """Natural logprob. Below any effect that training has, above what float32 differs by between two
-batches; both canaries are asked at once, so as a rule in one."""
+batches."""
+_SAME_IN_ANY_BATCH = 0.01
+"""The exactness of float32. What rounds more answers otherwise in another batch."""
 
 
 class FailedProbe(Unavailable):
     """Weights that do nothing, or nothing finite. They never change, so trying again is no use."""
 
 
-async def probe(engine: Engine, version: Version) -> None:
-    """Compare a loaded version's answers to the canary prompts with the base's, and with those
-    that were recorded where it was published.
+class Probe:
+    """Compares a version's answers with the base's, and with those recorded at its publication."""
 
-    Raises:
-        FailedProbe: it answers as the base does, otherwise than it did, or with numbers that are
-            none.
-        Unavailable: the engine did not answer.
-    """
-    base, adapted, recorded = await asyncio.gather(
-        engine.canary(None),
-        engine.canary(version.engine_name),
-        asyncio.to_thread(_recorded, version),
-    )
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._base: Answers | None = None
+
+    async def check(self, version: Version) -> None:
+        """Have the canary prompts answered by a loaded version, and by the base.
+
+        Raises:
+            FailedProbe: it answers as the base does, otherwise than it did, or with numbers that
+                are none.
+            Unavailable: the engine did not answer.
+        """
+        adapted, base, recorded = await asyncio.gather(
+            self._engine.canary(version.engine_name),
+            self._of_the_base(),
+            asyncio.to_thread(_recorded, version),
+        )
+        _compare(version, base, adapted, recorded, self._engine.exactness)
+
+    async def _of_the_base(self) -> Answers:
+        """Ask the base once, where that will do: running streams wait for each answer. Else it is
+        asked beside the version, so as a rule in one batch."""
+        if self._base:
+            return self._base
+        base = await self._engine.canary(None)
+        exactness = self._engine.exactness
+        if exactness is not None and exactness <= _SAME_IN_ANY_BATCH:
+            self._base = base
+        return base
+
+
+def _compare(
+    version: Version, base: Answers, adapted: Answers, recorded: Answers, exactness: float | None
+) -> None:
     if not all(math.isfinite(logprob) for answer in adapted for logprob in answer.values()):
         raise FailedProbe(
             f"{version.ref} answers with numbers that are none (NaN or infinite).",
@@ -49,12 +74,12 @@ async def probe(engine: Engine, version: Version) -> None:
             fix="Compare its tensors' names with the base's modules, and publish it again.",
         )
 
-    if adapted and recorded and (tolerance := engine.exactness):
+    if adapted and recorded and exactness:
         off = distance(recorded, adapted)
-        if off > tolerance:
+        if off > exactness:
             raise FailedProbe(
                 f"{version.ref} answers otherwise than where it was published: a logprob is off by "
-                f"{off:.2g}, and {tolerance:g} is the most.",
+                f"{off:.2g}, and {exactness:g} is the most.",
                 fix=f"Serve the base that its {CANARY_FILE} was recorded on.",
             )
 

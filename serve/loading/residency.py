@@ -24,7 +24,7 @@ from adapters.errors import AdaptersError, Conflict, Rejected, Unavailable
 from adapters.lint import rank_class
 from adapters.types import Version
 from serve.engines.engine import Engine, Memory
-from serve.loading.probe import FailedProbe, probe
+from serve.loading.probe import FailedProbe, Probe
 from serve.loading.rotation import Rotation
 from serve.loading.staging import Marks, unchanged, verify
 from serve.loading.turns import Turns
@@ -100,6 +100,7 @@ class Residency:
         files of a version, by engine name, from being deleted while it is checked and loaded.
         `rotation`: who gets a slot; None leaves it to the engine."""
         self._engine = engine
+        self._probe = Probe(engine)
         self._base_config = base_config
         self._holding = holding
         self._watcher = watcher
@@ -319,7 +320,7 @@ class Residency:
             self._watcher.stalled(stall_s)
         if not standing.proven:
             try:
-                await probe(self._engine, standing.version)
+                await self._probe.check(standing.version)
             except FailedProbe:
                 standing.final = True
                 await self._engine.remove(name)
