@@ -1,0 +1,1 @@
+"""Comparisons on live traffic: which of several arms is better."""
