@@ -41,11 +41,11 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 def bounded() -> Iterator[None]:
     """Fail where the block takes long or needs much memory."""
     tracemalloc.start()
-    began = time.monotonic()
+    began = time.process_time()
     try:
         yield
         assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
-        assert time.monotonic() - began < MOST_S
+        assert time.process_time() - began < MOST_S
     finally:
         tracemalloc.stop()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from adapters.prompts import publish_prompt
 from adapters.registry import Registry
 from adapters.serving import Serving
 from adapters.types import Version
+from tests.waiting import wait
 
 SCHEMA = {
     "type": "object",
@@ -101,10 +101,7 @@ def versions(registry: Registry, url: str, tmp_path_factory: pytest.TempPathFact
             "tiny",
         ),
     }  # fmt: skip
-    until = time.monotonic() + 10
-    while httpx.get(f"{url}/v1/models/formed").status_code != 200:
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    wait(lambda: httpx.get(f"{url}/v1/models/formed").is_success)
     return made
 
 

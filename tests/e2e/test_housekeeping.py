@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import pytest
 from openai import APIStatusError, OpenAI
 
@@ -13,6 +10,7 @@ from adapters.housekeeping import Housekeeping
 from adapters.leases import leases
 from adapters.registry import Registry
 from loadtests import fleet
+from tests.waiting import wait
 
 
 def ask(client: OpenAI, model: str) -> str:
@@ -20,31 +18,30 @@ def ask(client: OpenAI, model: str) -> str:
     return client.chat.completions.create(model=model, messages=messages, max_tokens=4).model  # type: ignore[call-overload,no-any-return]
 
 
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline, "not followed in time"
-        time.sleep(0.1)
-
-
 def test_a_loaded_version_is_held_until_it_is_retired(client: OpenAI, registry: Registry) -> None:
     fleet.publish(registry, ["kept-house"])
     version = registry.resolve("kept-house")
     house = Housekeeping.open(registry.location)
-    until(lambda: version.ref in {card.id for card in client.models.list()})
+
+    def held() -> bool:
+        return any(version.engine_name in lease.holds for lease in leases(house.location))
+
+    wait(lambda: version.ref in {card.id for card in client.models.list()})
     assert ask(client, "kept-house") == version.engine_name
-    assert version.engine_name in leases(house.location)[0].holds
+    assert held()
     with pytest.raises(Conflict, match=r"a server .* has it loaded"):
         house.delete(version.ref)
     house.retire(version.ref, reason="a test")
-    until(lambda: version.engine_name not in leases(house.location)[0].holds)
+    wait(lambda: not held())
     with pytest.raises(APIStatusError, match="was retired") as refused:
         ask(client, version.ref)
     assert refused.value.status_code == 410
     house.delete(version.ref)
-    until(lambda: version.ref not in {card.id for card in client.models.list()})
-    time.sleep(1)
-    with pytest.raises(APIStatusError, match="No adapter") as refused:
-        ask(client, version.ref)
-    assert refused.value.status_code == 404
+
+    def gone() -> bool:
+        with pytest.raises(APIStatusError) as refused:
+            ask(client, version.ref)
+        return refused.value.status_code == 404 and "No adapter" in str(refused.value)
+
+    wait(gone)
     assert ask(client, "tiny") == "tiny", "the engine lives"

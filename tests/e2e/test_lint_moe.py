@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from functools import cache
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from peft.utils import load_peft_weights
 
 from adapters.lint import check_folder, read_base_config
 from tests.e2e import moe_kinds, offline
-from tests.e2e.offline import ONE_THREAD
+from tests.e2e.offline import ONE_THREAD, Asked
 from tests.e2e.test_lint_matrix import MAX_TOKENS, PROMPTS, Answers, Outcome, greedy
 
 
@@ -48,9 +49,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("mixtures")
 
 
-@cache
-def outcomes(place: Path, model_type: str) -> dict[str, Outcome]:
-    """Return what becomes of each kind on one base."""
+@dataclass(frozen=True)
+class Base:
+    """A mixture of experts, its adapters, and a vLLM that is asked about them."""
+
+    path: Path
+    folders: dict[str, Path]
+    asked: Asked
+
+
+@contextmanager
+def asking(place: Path, model_type: str) -> Iterator[Base]:
+    """Write a base and each kind of adapter; ask vLLM beside the block."""
     base, folders = place / model_type, {}
     moe_kinds.write_base(model_type, base)
     with warnings.catch_warnings():
@@ -67,14 +77,31 @@ def outcomes(place: Path, model_type: str) -> dict[str, Outcome]:
     asked_in = place / f"{model_type} asked"
     asked_in.mkdir()
     with offline.asking("tests.e2e.torch_experts", asked_in, request, **ONE_THREAD) as asked:
-        said, config = greedy(moe_kinds.base_model(model_type)), read_base_config(base)
-        peft = {kind: by_peft(folder, model_type) for kind, folder in folders.items()}
-        raw = asked.said(200)
+        yield Base(base, folders, asked)
+
+
+@pytest.fixture(scope="module")
+def bases(place: Path) -> Iterator[dict[str, Base]]:
+    """All at once, as what takes long is to start."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(asking(place, name)) for name in moe_kinds.KINDS}
+
+
+@pytest.fixture(scope="module")
+def outcomes(bases: dict[str, Base]) -> dict[str, dict[str, Outcome]]:
+    """What becomes of each kind, by base."""
+    return {model_type: outcomes_on(base, model_type) for model_type, base in bases.items()}
+
+
+def outcomes_on(base: Base, model_type: str) -> dict[str, Outcome]:
+    said, config = greedy(moe_kinds.base_model(model_type)), read_base_config(base.path)
+    peft = {kind: by_peft(folder, model_type) for kind, folder in base.folders.items()}
+    raw = base.asked.said()
     assert said
     assert Answers(**raw[""]).near(said), "the engine and transformers do not agree on the base"
     found = {}
-    for kind, folder in folders.items():
-        report = check_folder(folder, config, base_path=base)
+    for kind, folder in base.folders.items():
+        report = check_folder(folder, config, base_path=base.path)
         checks = sorted({finding.check for finding in report.findings})
         if not checks:
             assert report.matched == len(report.modules) > 0
@@ -86,7 +113,9 @@ def outcomes(place: Path, model_type: str) -> dict[str, Outcome]:
     ("model_type", "kind"),
     [(base, kind) for base, kinds in moe_kinds.KINDS.items() for kind in kinds],
 )
-def test_lint_says_what_the_engine_does(place: Path, model_type: str, kind: str) -> None:
-    found = outcomes(place, model_type)[kind]
+def test_lint_says_what_the_engine_does(
+    outcomes: dict[str, dict[str, Outcome]], model_type: str, kind: str
+) -> None:
+    found = outcomes[model_type][kind]
     print(f"{model_type} | {kind} | {found}")
     assert (not found.lint) == found.served, f"lint: {found}"

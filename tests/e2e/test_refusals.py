@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from adapters.registry import Registry
+from tests.waiting import wait
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
 
@@ -82,10 +83,12 @@ def test_an_adapter_of_another_base_is_refused_and_not_listed(
     own = registry.resolve("fleet-0")
     base = replace(own.manifest.base, id="another/base", revision="0" * 40)
     stranger = registry.publish("stranger", own.path, base=base)
-    import time
 
-    time.sleep(1)
-    reply = http.post("/v1/chat/completions", json=CHAT | {"model": stranger.ref})
+    def known() -> httpx.Response | None:
+        reply = http.post("/v1/chat/completions", json=CHAT | {"model": stranger.ref})
+        return None if reply.status_code == 404 else reply
+
+    reply = wait(known)
     assert reply.status_code == 400
     assert "another/base" in reply.json()["error"]["message"]
     assert "tiny" in reply.json()["error"]["message"]

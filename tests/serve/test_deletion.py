@@ -25,6 +25,7 @@ from serve.loading.residency import Residency
 from serve.routes.snapshot import take
 from tests.conftest import RANK
 from tests.serve.conftest import SERVED, Server
+from tests.waiting import HANGS_S
 
 DELETION = ("asks who holds it", "puts the tombstone", "asks again", "frees the bytes")
 LOADING = ("says it holds it", "looks at the files", "loads them")
@@ -52,7 +53,7 @@ class Turns:
             with self._changed:
                 if step not in self._left:
                     return do(*arguments, **options)
-                assert self._changed.wait_for(lambda: self._left[0] == step, timeout=5)
+                assert self._changed.wait_for(lambda: self._left[0] == step, timeout=HANGS_S)
             try:
                 return do(*arguments, **options)
             finally:

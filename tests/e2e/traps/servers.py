@@ -32,8 +32,11 @@ from adapters.housekeeping import Housekeeping
 from adapters.registry import Registry
 from adapters.types import File, Version
 from tests.e2e.shut import ADMIN
+from tests.waiting import HANGS_S, wait
 
 BASE = "tiny"
+STREAMS = 32
+"""Answers at once, so that they take many seconds together."""
 _CHAT = "/v1/chat/completions"
 
 
@@ -106,26 +109,34 @@ class Server(ABC):
         return str(reply.json()["choices"][0]["message"]["content"])
 
     @contextmanager
-    def streaming(self, model: str, tokens: int = 300) -> Iterator[Callable[[], bool]]:
-        """Have an answer on its way; yields what says whether it is still, and waits for its end.
+    def streaming(self, model: str) -> Iterator[Callable[[], bool]]:
+        """Have many answers on their way, which takes long; yields what says whether it does still.
+
+        Hangs up after the block.
 
         Raises:
             TransportError: after the block, where it broke off.
         """
-        begun = threading.Event()
+        begun, over = threading.Event(), threading.Event()
         asked = {"model": model, "messages": [{"role": "user", "content": "Tell me a story."}]}
-        asked |= {"max_tokens": tokens, "ignore_eos": True, "stream": True}
+        asked |= {"max_tokens": 400, "ignore_eos": True, "stream": True}
+        asked |= {"n": STREAMS, "temperature": 1}
 
         def read() -> None:
             with self.http.stream("POST", _CHAT, json=asked) as reply:
                 for number, _ in enumerate(reply.iter_lines()):
-                    if number > 2:  # the role came, and a token
+                    if number > 2 * STREAMS:  # the roles came, and a token
                         begun.set()
+                    if over.is_set():
+                        return
 
         with ThreadPoolExecutor(1) as beside:
             reading = beside.submit(read)
-            assert begun.wait(60)
-            yield lambda: not reading.done()
+            try:
+                assert begun.wait(HANGS_S)
+                yield lambda: not reading.done()
+            finally:
+                over.set()
             reading.result()
 
     def lives(self) -> bool:
@@ -207,10 +218,8 @@ class Ours(Server):
         os.rename(version.path.parent, self._home / "adapters" / name)
 
     def _wait_for(self, version: Version) -> None:
-        deadline = time.monotonic() + 30
-        while self._row(version.name).get("id") != version.ref:
-            assert time.monotonic() < deadline, self._row(version.name)
-            time.sleep(0.05)
+        name = version.name
+        wait(lambda: self._row(name).get("id") == version.ref, otherwise=lambda: self._row(name))
 
     def _row(self, ref: str) -> dict[str, Any]:
         row: dict[str, Any] = self.http.get(f"/v1/adapters/{ref}").json()
@@ -225,7 +234,7 @@ class Ours(Server):
         Housekeeping.open(self._registry.location).retire(
             self._registry.resolve(name).ref, reason="a test"
         )
-        time.sleep(2)  # followed, and let go of, within a second each
+        wait(lambda: not self.held(name))
 
     def lose(self, name: str) -> None:
         folder = self._registry.resolve(name).path

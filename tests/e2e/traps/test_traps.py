@@ -37,7 +37,7 @@ def folders(registry: Registry) -> Folders:
 
 
 @pytest.fixture(scope="module")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stock]:
+def vllm(tmp_path_factory: pytest.TempPathFactory, ours: Ours) -> Iterator[Stock]:
     with stock(tmp_path_factory.mktemp("stock")) as server:
         server.begin_request()
         yield server

@@ -18,6 +18,7 @@ from serve.loading.admission import Admission
 from serve.loading.residency import Residency
 from serve.loading.rotation import Rotation
 from tests.serve.conftest import MakeServer, Publish
+from tests.waiting import HANGS_S
 
 TURN_S = 4.0
 ROUNDS = 3
@@ -256,7 +257,7 @@ def test_a_version_is_proven_in_its_turn_though_others_are_asked_all_the_time(
 
         customers = [asyncio.create_task(customer()) for _ in range(3)]
         await asyncio.sleep(0.03)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANGS_S):
             await here.ready(two)
         over.set()
         await asyncio.gather(*customers)
@@ -281,7 +282,7 @@ def test_who_has_a_slot_comes_back_into_memory_though_a_new_version_waits_for_on
                 pass
 
         await here.ready(one)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANGS_S):
             async with admission.using(two):
                 asked = [asyncio.create_task(ask(one))]
                 while one.engine_name not in admission.waiting:
@@ -320,7 +321,7 @@ def test_a_client_that_leaves_the_queue_leaves_no_request_behind(
         await server.admission.residency.ready(support[1])
         async with server.admission.using(support[0]):
             asked = asyncio.create_task(server.app(scope, receive, send))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANGS_S):
                 while not server.admission.waiting:
                     await asyncio.sleep(0.001)
                 left.set()

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from serve.loading.turns import Turns
+from tests.waiting import HANGS_S
 
 
 async def enter(turns: Turns, name: str, entered: list[str], leave: asyncio.Event) -> None:
@@ -54,7 +55,7 @@ def test_places_are_kept_whoever_is_cancelled_when(places: int) -> None:
             tasks[(7 * number) % 60].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert most == places
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(HANGS_S):
             await asyncio.gather(*(work(number) for number in range(places)))
 
     asyncio.run(play())
