@@ -58,15 +58,11 @@ class Pairs:
     b: torch.Tensor
     known: dict[int, Pair] = field(default_factory=dict)
 
-    def of(self, slot: int) -> Pair:
-        """Return a slot's pair without the rows of A that are zero beyond the adapter's rank.
-
-        No rank is left where the adapter has nothing for this layer.
-        """
+    def of(self, slot: int, rank: int | None) -> Pair:
+        """Return a slot's pair up to the adapter's rank; none is left where it has nothing here."""
         if slot not in self.known:
-            a, b = self.a[slot, 0], self.b[slot, 0]
-            used = a.any(1).nonzero()
-            rank = int(used[-1]) + 1 if len(used) else 0
+            a, b = self.a[slot, 0, :rank], self.b[slot, 0]
+            rank = len(a) if a.any() else 0
             self.known[slot] = a[:rank].t(), b[:, :rank].t()
         return self.known[slot]
 
@@ -78,14 +74,16 @@ class GroupedPunica(PunicaWrapperCPU):  # type: ignore[misc]
         super().__init__(*args, **options)
         self._tokens = self._samples = Groups(0, slice(0), [], [])
         self._pairs: dict[int, Pairs] = {}
+        self._ranks: dict[int, int] = {}
 
     def update_metadata(self, *args: Any, **options: Any) -> None:
         super().update_metadata(*args, **options)
         self._tokens = Groups.of(self.token_lora_indices)
         self._samples = Groups.of(self.sampler_indices)
 
-    def refilled(self, slot: int) -> None:
-        """Forget what a slot held: it holds another adapter now."""
+    def refilled(self, slot: int, rank: int) -> None:
+        """Forget what a slot held: it holds another adapter now, of at most this rank."""
+        self._ranks[slot] = rank
         for pairs in self._pairs.values():
             pairs.known.pop(slot, None)
 
@@ -165,7 +163,7 @@ class GroupedPunica(PunicaWrapperCPU):  # type: ignore[misc]
         parts = groups.parts(x.view(-1, x.shape[-1]).to(dtype))
         for a, b, size in zip(all_a, all_b, sizes, strict=True):
             layer = self._pairs.get(id(a)) or self._pairs.setdefault(id(a), Pairs(a, b))
-            pairs = [layer.of(slot) for slot in groups.slots]
+            pairs = [layer.of(slot, self._ranks.get(slot)) for slot in groups.slots]
             if a.dtype != dtype:
                 pairs = [(thin_a.to(dtype), thin_b.to(dtype)) for thin_a, thin_b in pairs]
             if any(len(thin_b) for _, thin_b in pairs):
@@ -187,8 +185,16 @@ def install() -> None:
 
     def activating(self: Any, lora_id: int) -> Any:
         if activated := activate(self, lora_id):
+            slot, rank = self.lora_index_to_id.index(lora_id), _rank(self.get_adapter(lora_id))
             for wrapper in self.punica_wrapper_mapping.values():
-                wrapper.refilled(self.lora_index_to_id.index(lora_id))
+                wrapper.refilled(slot, rank)
         return activated
 
     LoRAModelManager.activate_adapter = activating
+
+
+def _rank(adapter: Any) -> int:
+    """Return the largest rank that an adapter has anywhere."""
+    sides = (each.lora_a for each in adapter.loras.values())
+    parts = (part for side in sides for part in (side if isinstance(side, list) else [side]))
+    return max((part.shape[-2] for part in parts if part is not None), default=0)

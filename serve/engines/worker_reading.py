@@ -10,6 +10,7 @@ views.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ _TYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
+_WORK_S, _REST_S = 5e-4, 1e-3
 
 
 class Checkpoint:
@@ -48,6 +50,7 @@ class Checkpoint:
             self._bytes = torch.empty(size, dtype=torch.uint8, pin_memory=PIN_MEMORY)
             if stream.readinto(self._bytes.numpy().data) != size:
                 raise OSError(f"{path} was cut short while it was read")
+        self._since = time.perf_counter()
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -65,6 +68,7 @@ class Checkpoint:
         Raises:
             ValueError: of a type that no adapter has.
         """
+        self._breathe()
         tensor = self._tensors[name]
         if (dtype := _TYPES.get(tensor.dtype)) is None:
             raise ValueError(f"{name} is of type {tensor.dtype}")
@@ -72,6 +76,13 @@ class Checkpoint:
         if tensor.start % dtype.itemsize:  # after one of a smaller type
             found = found.clone()
         return found.view(dtype).view(tensor.shape)
+
+    def _breathe(self) -> None:
+        """Leave the interpreter to the steps for most of the time that many tensors take."""
+        now = time.perf_counter()
+        if now - self._since > _WORK_S:
+            time.sleep(_REST_S)
+            self._since = time.perf_counter()
 
 
 def install() -> None:

@@ -97,7 +97,7 @@ def test_a_step_without_tokens_changes_nothing() -> None:
 
 
 def test_a_slot_that_was_refilled_is_looked_at_again() -> None:
-    """Its rank is found by looking at the weights, and kept."""
+    """Whether it has anything for a layer is found by looking at the weights, and kept."""
     punica, x = wrapper(GroupedPunica, [0]), torch.ones(1, 4)
     a, b = torch.zeros(SLOTS, 1, 2, 4), torch.ones(SLOTS, 1, 3, 2)
 
@@ -108,8 +108,11 @@ def test_a_slot_that_was_refilled_is_looked_at_again() -> None:
 
     assert added() == 0
     a[0] = 1
-    punica.refilled(0)
+    punica.refilled(0, 2)
     assert added() == 8
+    a[0, 0, 1] = 9  # beyond the rank of what is there now
+    punica.refilled(0, 1)
+    assert added() == 4
 
 
 def test_rows_that_are_not_the_steps_tokens_are_refused() -> None:
