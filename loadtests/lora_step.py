@@ -78,6 +78,8 @@ def _step_ms(kind: Any, layers: list[Any], tokens: int, adapters: int, repeats: 
     numbers = tuple(chance.randint(1, adapters) for _ in range(tokens))
     mapping = SimpleNamespace(index_mapping=numbers, prompt_mapping=numbers, is_prefill=True)
     punica = kind(tokens, tokens, "cpu")
+    for slot in range(_SLOTS if hasattr(punica, "refilled") else 0):
+        punica.refilled(slot, _RANK)
     inputs = {size: torch.randn(tokens, size) for size in (_HIDDEN, _INNER)}
     nothing = torch.zeros(_SLOTS, 1, _ROOM, _HIDDEN), torch.zeros(_SLOTS, 1, _VOCABULARY, _ROOM)
     took = []
