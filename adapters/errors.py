@@ -8,7 +8,9 @@
     ├── Rejected                 exit 4   HTTP 400   read, understood and refused
     │   ├── InvalidAdapter       exit 4   HTTP 400   vLLM would refuse it, or serve it wrongly
     │   ├── InvalidDataset       exit 4   HTTP 400   rows that cannot be trained on
-    │   └── BaseMismatch         exit 4   HTTP 400   trained on another base than the one served
+    │   ├── BaseMismatch         exit 4   HTTP 400   trained on another base than the one served
+    │   └── InvalidToken         exit 4   HTTP 400   an assignment token that is not one of ours
+    │       └── ExpiredToken     exit 4   HTTP 400   one of ours, and over
     ├── Conflict                 exit 5   HTTP 409   somebody else was first
     └── Unavailable              exit 1   HTTP 503   a place, a port or a package that is not there
         ├── RegistryUnavailable  exit 1   HTTP 503   the registry cannot be read or written
@@ -82,6 +84,14 @@ class InvalidDataset(Rejected):
 
 class BaseMismatch(Rejected):
     """The adapter was trained on another base than the one served."""
+
+
+class InvalidToken(Rejected):
+    """An assignment token that these keys did not sign, or that was changed since."""
+
+
+class ExpiredToken(InvalidToken):
+    """An assignment token of ours that is over."""
 
 
 class Conflict(AdaptersError):
