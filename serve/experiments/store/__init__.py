@@ -1,0 +1,1 @@
+"""Where exposures and outcomes of experiments are kept: the port `Store`, and SQL behind it."""
