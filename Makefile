@@ -16,7 +16,7 @@ demo: setup  ## the main job, end to end (BASE=Qwen/Qwen3-0.6B for another base)
 	@.venv/bin/adapters demo --base $(BASE)
 
 test: setup  ## the whole test suite
-	.venv/bin/pytest
+	@scripts/test
 
 test-traps: setup  ## what breaks vLLM's own server, against it and against ours (5 minutes)
 	STOCK=1 .venv/bin/pytest tests/e2e/traps

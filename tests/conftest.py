@@ -18,6 +18,7 @@ from adapters.types import BaseModel
 from tests.hub.server import WRITE_TOKEN, Hub
 
 collect_ignore = ["clients"]  # `make test-clients`: an environment of their own
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # models so small that more only wait for each other
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored, children too
 
 LLAMA = {

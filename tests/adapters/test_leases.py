@@ -139,7 +139,7 @@ def test_a_zombie_holds_nothing() -> None:
     child = os.fork()
     if not child:
         os._exit(0)
-    time.sleep(0.05)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     start = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[19])
     here = Holding("hf://org")._lease
     assert not Lease("host", here.machine, child, start, time.time(), ()).alive()
