@@ -60,7 +60,7 @@ class Keepers:
 
         def expected() -> set[int]:
             with self._ledger.still(name):
-                return self._ledger.expected(Ref.parse(ref), sent, done).statuses
+                return self._ledger.expected(Ref.parse(ref), sent, done, split=False).statuses
 
         allowed = {200} | await asyncio.to_thread(expected)
         if action == "/pin" and method == "POST":

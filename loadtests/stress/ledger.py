@@ -50,11 +50,14 @@ class Moment:
     aliases: Mapping[str, int] = field(default_factory=dict)
     arms: tuple[int, ...] = ()
 
-    def meant(self, ref: Ref) -> set[int | None]:
-        """Return the numbers that a ref may lead to; None: nowhere."""
+    def meant(self, ref: Ref, split: bool = True) -> set[int | None]:
+        """Return the numbers that a ref may lead to; None: nowhere.
+
+        `split`: whether an experiment on a plain name counts, as it does for who wants an answer.
+        """
         if ref.number:
             return {ref.number if ref.number in self.versions else None}
-        if ref.alias is None and self.arms:
+        if split and ref.alias is None and self.arms:
             return set(self.arms)
         if ref.alias is None and PRODUCTION in self.aliases:
             return {self.aliases[PRODUCTION]}
@@ -178,8 +181,11 @@ class Ledger:
 
     # -- the oracle ---------------------------------------------------------------------------
 
-    def expected(self, ref: Ref, sent: float, done: float) -> Expected:
-        """Return what a request for `ref` may be answered with; ask while the name is `still`."""
+    def expected(self, ref: Ref, sent: float, done: float, *, split: bool = True) -> Expected:
+        """Return what a request for `ref` may be answered with; ask while the name is `still`.
+
+        `split`: as `Moment.meant` has it.
+        """
         with self._lock:
             moments = list(self._moments.get(ref.name, [Moment()]))
         found, moved_to = Expected(), set()
@@ -190,7 +196,7 @@ class Ledger:
             if moment.began > done or age_s > FOLLOW_S:
                 continue
             followed |= moment.versions - moment.retired
-            for number in moment.meant(ref):
+            for number in moment.meant(ref, split):
                 if number is None:
                     found.statuses.add(404)
                     continue
@@ -207,7 +213,7 @@ class Ledger:
             over = moments[place + 1].ended if place + 1 < len(moments) else math.inf
             age_s = max(0.0, sent - over)
             if moment.began <= done and age_s <= patience_s:
-                for number in moment.meant(ref) & followed:
+                for number in moment.meant(ref, split) & followed:
                     if number is not None:
                         found.versions[number] = min(age_s, found.versions.get(number, math.inf))
         return found
