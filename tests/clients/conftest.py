@@ -41,9 +41,9 @@ def key() -> str:
     return os.environ["SWITCHYARD_KEY"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def poor_key() -> str:
-    """Has had its one request of this minute."""
+    """Has had its one request of this minute; spent anew for each test, as minutes pass."""
     url, key = os.environ["SWITCHYARD_URL"], os.environ["SWITCHYARD_POOR_KEY"]
     httpx.get(f"{url}/v1/models", headers={"authorization": f"Bearer {key}"})
     return key
