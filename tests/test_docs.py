@@ -23,6 +23,7 @@ DOCUMENTS = [
         "docs/training.md",
         "docs/serving.md",
         "docs/methods.md",
+        "docs/statistics.md",
         "loadtests/README.md",
         "adapters/bases/tiny/README.md",
         "Dockerfile",

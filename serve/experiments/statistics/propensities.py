@@ -72,11 +72,8 @@ def difference(
     Raises:
         UsageError: fewer than two units, or an outcome that is not finite.
     """
-    y, given, who = (
-        numpy.asarray(outcomes, numpy.float64),
-        numpy.asarray(arms),
-        numpy.asarray(units),
-    )
+    y, given = numpy.asarray(outcomes, numpy.float64), numpy.asarray(arms)
+    _, who = numpy.unique(numpy.asarray(units), return_inverse=True)  # sorts names once
     weighted, weights = scores(y, given, propensities, control=control, arm=arm)
     sums, counts = by_unit(who, weighted)
     weight = by_unit(who, weights)[0] / counts

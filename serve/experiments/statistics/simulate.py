@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import numpy
 from numpy.typing import NDArray
 
+from adapters.errors import UsageError
 from adapters.intervals import wilson
 from serve.experiments.statistics import sequences
 from serve.experiments.statistics.estimates import Estimate, Numbers, difference
 from serve.experiments.statistics.multiplicity import threshold
 from serve.experiments.statistics.plan import Plan
 
-_RUNS_AT_ONCE = 500
+_SUMS_AT_ONCE = 500_000
+"""(runs, looks, arms): some 100 MB in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,21 @@ def simulate(
     more is at the end of each step. `drift` is added to all arms' means little by little, from
     −drift/2 to +drift/2. Where the shares change the analysis is that of `propensities`, else the
     plain difference, each at α/m for m arms beside control. Same seed, same result.
+
+    Raises:
+        UsageError: a proportion would drift out of 0 to 1.
     """
+    reached = (plan.mean + side * drift / 2 + add for side in (-1, 1) for add in (0, plan.effect))
+    if plan.variance is None and not all(0 <= mean <= 1 for mean in reached):
+        raise UsageError(
+            f"A proportion of {plan.mean} cannot drift by {drift}.", fix="Use a smaller drift."
+        )
     ends = _ends(plan, looks)
+    at_once = max(1, _SUMS_AT_ONCE // (len(ends) * plan.arms))
     null, effect = (
         [
-            _run(plan, size, ends, min(_RUNS_AT_ONCE, runs - begun), drift, [seed, begun])
-            for begun in range(0, runs, _RUNS_AT_ONCE)
+            _run(plan, size, ends, min(at_once, runs - begun), drift, [seed, begun])
+            for begun in range(0, runs, at_once)
         ]
         for size in (0.0, plan.effect)
     )

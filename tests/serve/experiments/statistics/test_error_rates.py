@@ -12,12 +12,15 @@ import pytest
 from scipy.stats import norm
 
 from serve.experiments.statistics import (
+    bandit,
     blocks,
     bounded,
     counts,
     estimates,
     guardrails,
     multiplicity,
+    posterior,
+    propensities,
     sample_ratio,
     sequences,
 )
@@ -132,12 +135,27 @@ def test_guardrails_leave_who_is_within_them(rate: float) -> None:
     assert ever(broken(bad)) <= at_most(RUNS, ALPHA)
 
 
-def test_guardrails_stop_who_is_not() -> None:
-    """A limit of 5 %, a true 15 %: half of the runs by request 60 (a median of 52 is promised)."""
-    bad = numpy.cumsum(bernoulli(10, 0.15, RUNS, 600), axis=-1).astype(int)
-    evidence = broken(bad)
-    assert ever(evidence[:, :60]) >= at_least(RUNS, 0.5)
-    assert ever(evidence) >= at_least(RUNS, 0.999)
+def test_bandits_over_a_drifting_rate() -> None:
+    """Three equal arms; 1 600 units in 8 batches, shares set anew after each."""
+    chance, runs, batch, arms, wrong = numpy.random.default_rng(15), 150, 200, 3, 0
+    for _ in range(runs):
+        y, given, shares = numpy.empty(0), numpy.empty(0, int), numpy.empty((0, arms))
+        now, claimed = numpy.full(arms, 1 / arms), False
+        for rate in numpy.linspace(0.2, 0.6, 8):
+            given = numpy.append(given, chance.choice(arms, batch, p=now))
+            y = numpy.append(y, chance.random(batch) < rate)
+            shares = numpy.concatenate([shares, numpy.tile(now, (batch, 1))])
+            for arm in range(1, arms):
+                found = propensities.difference(
+                    y, given, shares, numpy.arange(len(y)), control=0, arm=arm
+                )
+                evidence = sequences.log_e(found, ALPHA / 2, planned=1_600)
+                claimed |= bool(evidence >= multiplicity.threshold(ALPHA, 2))
+            own = [y[given == arm] for arm in range(arms)]
+            beliefs = [posterior.normal(o.mean(), o.std() / len(o) ** 0.5) for o in own]
+            now = bandit.shares(posterior.compare(beliefs).best)
+        wrong += claimed
+    assert wrong <= at_most(runs, ALPHA)
 
 
 def test_margins_leave_who_is_at_them() -> None:

@@ -104,6 +104,19 @@ def test_a_null_is_claimed_to_be_none_at_most_so_often(plan: Plan, drift: float)
     assert found.misled <= at_most(runs, plan.alpha)
 
 
+def test_a_small_arm_that_saw_few_events_must_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 100 units an arm alone, the bound that holds above breaks."""
+    monkeypatch.setattr(sequences, "FEWEST_EFFECTIVE", 0)
+    rare = replace(PLAN, steps=(Step(20_000, (95, 5)),), mean=0.01, effect=0.01)
+    assert simulate(rare, runs=500).false_positives > 3 * at_most(500, rare.alpha)
+
+
+@pytest.mark.parametrize("drift", [0.7, math.nan])
+def test_a_proportion_does_not_drift_out_of_its_range(drift: float) -> None:
+    with pytest.raises(UsageError, match="cannot drift"):
+        simulate(PLAN, runs=10, drift=drift)
+
+
 def test_same_seed_same_result() -> None:
     one, other, third = (simulate(PLAN, runs=600, looks=30, seed=s) for s in (1, 1, 2))
     assert one.ended_effect.tolist() == other.ended_effect.tolist()
