@@ -72,6 +72,17 @@ def test_one_side_as_ville_has_it(n: int, bound: float, monkeypatch: pytest.Monk
     assert -float(sequences.lower(known(n, 0, 1), ALPHA)) == pytest.approx(bound, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("n", "mean", "evidence"), [(200, 37 / 650, 2.10162148), (300, 0.06, 4.25598686)]
+)
+def test_with_a_known_variance_it_is_the_msprt(
+    n: int, mean: float, evidence: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values of ville 0.1.0, `MSPRT(sigma=0.3, tau=0.06)`: τ = σρ."""
+    monkeypatch.setattr(sequences, "tuned", lambda alpha, planned: (0.06 / 0.3) ** 2)
+    assert float(sequences.log_e(known(n, mean, 0.3**2), ALPHA)) == pytest.approx(evidence)
+
+
 @pytest.mark.parametrize("value", [-0.05, 0.0, 0.02, 0.2])
 def test_evidence_is_the_mixture_of_likelihood_ratios(value: float) -> None:
     """By quadrature over the effects δ ~ N(0, σ²ρ²): of both signs, and of positive ones alone."""
