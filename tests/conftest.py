@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy
 import pytest
+from hypothesis import settings
 from safetensors.numpy import save_file
 
 from adapters.types import BaseModel
@@ -20,6 +21,8 @@ from tests.hub.server import WRITE_TOKEN, Hub
 collect_ignore = ["clients"]  # `make test-clients`: an environment of their own
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models so small that more only wait for each other
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored, children too
+settings.register_profile("unhurried", deadline=None)  # right or wrong, not late
+settings.load_profile("unhurried")
 
 LLAMA = {
     "model_type": "llama",
