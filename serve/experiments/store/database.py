@@ -172,6 +172,7 @@ def _fix(said: str) -> str:
         "full": "Make room on its disk; nothing that was acknowledged is lost.",
         "No space left": "Make room on its disk; nothing that was acknowledged is lost.",
         "locked": "Another process holds it for long: end that one, or use PostgreSQL.",
+        "disk I/O error": "Look after its disk; what was acknowledged should be there.",
         "malformed": "Restore it from a copy.",
         "not a database": "It is some other file: choose another path.",
         "permission denied": "GRANT CREATE ON SCHEMA public, or give the file's owner its rights.",

@@ -154,8 +154,8 @@ def test_it_is_what_the_model_is_whatever_is_done(url: str) -> None:
     run_state_machine_as_test(
         lambda: Machine(url),
         settings=settings(
-            max_examples=10,
-            stateful_step_count=10,
+            max_examples=8,
+            stateful_step_count=8,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -138,7 +138,7 @@ def test_a_batch_has_a_size(store: Store) -> None:
 
 
 def test_the_same_outcomes_at_once_are_each_recorded_once(opened: Open) -> None:
-    batch = [outcome(True, unit, request_id=str(n)) for n in range(30) for unit in ("ann", "ben")]
+    batch = [outcome(True, unit, request_id=str(n)) for n in range(500) for unit in ("ann", "ben")]
     told: list[list[str]] = []
     start = threading.Barrier(4)
 
