@@ -146,8 +146,13 @@ class Database:
 
 def _postgres(url: URL) -> Engine:
     try:
-        engine = sqlalchemy.create_engine(url, connect_args=_POSTGRES, pool_pre_ping=True)
-    except ModuleNotFoundError as error:
+        engine = sqlalchemy.create_engine(
+            url,
+            connect_args=_POSTGRES,
+            pool_pre_ping=True,
+            isolation_level="READ COMMITTED",  # what was there before is looked at after the insert
+        )
+    except ImportError as error:
         raise MissingExtra(
             "The driver for PostgreSQL is not installed.",
             fix="pip install 'lora-switchyard[postgres]'",

@@ -55,29 +55,28 @@ class SqlStore:
             raise UsageError(
                 f"{len(batch):,} outcomes at once.", fix=f"Send at most {MOST_OUTCOMES:,}."
             )
-        firsts: dict[_Identity, Outcome] = {}
-        for outcome in batch:
-            firsts.setdefault(_identity(outcome), outcome)
-        if not firsts:
+        if not batch:
             return []
+        kept: dict[_Identity, Outcome] = {}
+        for outcome in batch:
+            kept.setdefault(_identity(outcome), outcome)
         # Sorted, so that two batches of the same outcomes never wait for each other.
-        rows = [_outcome_row(firsts[identity]) for identity in sorted(firsts)]
+        rows = [_outcome_row(kept[identity]) for identity in sorted(kept)]
         key = [outcomes.c[name] for name in _IDENTITY]
         with self._database.transaction() as connection:
             inserted = connection.execute(_insert(connection, outcomes).returning(*key), rows)
             new = {(row[0], row[1], row[2], row[3]) for row in inserted}
-            if old := firsts.keys() - new:
+            if old := kept.keys() - new:
                 found = connection.execute(select(outcomes).where(tuple_(*key).in_(list(old))))
-                stood = {_identity(each): each for each in map(_outcome, found)}
+                kept |= {_identity(each): each for each in map(_outcome, found)}
         told: list[Receipt | Conflict] = []
         for outcome in batch:
             identity = _identity(outcome)
-            if identity in new and firsts[identity] is outcome:
+            if identity in new:
+                new.remove(identity)  # what else the batch has under it comes second
                 told.append(Receipt(outcome, "late" if outcome.late else "recorded"))
             else:
-                told.append(
-                    _again(outcome, firsts[identity] if identity in new else stood[identity])
-                )
+                told.append(_again(outcome, kept[identity]))
         return told
 
     def exposure(self, request_id: str) -> Exposure | None:

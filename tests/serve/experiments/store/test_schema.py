@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from adapters.errors import Unavailable, UsageError
+from adapters.errors import MissingExtra, Unavailable, UsageError
 from adapters.home import home
 from serve.experiments.store.schema import VERSION_TABLE
 from serve.experiments.store.sql import SqlStore
@@ -18,6 +19,8 @@ from serve.experiments.store.tables import metadata
 from tests.serve.experiments.store.conftest import Open
 from tests.serve.experiments.store.postgres import Postgres
 from tests.serve.experiments.store.rows import EXPERIMENT, outcome
+
+_SERIALIZABLE = "default_transaction_isolation = serializable"
 
 
 def test_migrations_make_the_tables_that_are_read_and_written(store: SqlStore) -> None:
@@ -64,11 +67,13 @@ def test_postgresql_is_durable_where_its_default_is_not(postgres: Postgres) -> N
         store = SqlStore(url)
         name = store.name.partition("?")[0].rpartition("/")[2]
         with store._database.transaction() as connection:
-            connection.exec_driver_sql(f"ALTER DATABASE {name} SET synchronous_commit = {setting}")
+            for default in (f"synchronous_commit = {setting}", _SERIALIZABLE):
+                connection.exec_driver_sql(f"ALTER DATABASE {name} SET {default}")
         store._database.engine.dispose()
         with store._database.transaction() as connection:
             found = connection.exec_driver_sql("SHOW synchronous_commit").scalar()
-        assert found == expected
+            isolation = connection.exec_driver_sql("SHOW transaction_isolation").scalar()
+        assert (found, isolation) == (expected, "read committed")
         store.close()
     postgres.drop(url)
 
@@ -86,6 +91,14 @@ def test_postgresql_is_durable_where_its_default_is_not(postgres: Postgres) -> N
 def test_a_url_that_cannot_be_meant_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match=r"Use sqlite:////path"):
         SqlStore(url)
+
+
+def test_a_driver_that_is_not_installed_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'lora-switchyard\[postgres\]'"):
+        SqlStore("postgresql://ann@127.0.0.1:1/experiments")
 
 
 def test_a_server_that_is_not_there_is_named_without_its_password() -> None:

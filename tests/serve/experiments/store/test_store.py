@@ -88,7 +88,8 @@ def test_another_value_under_the_same_key_is_a_conflict_and_harms_no_others(
 
 
 def test_within_one_batch_the_first_stands_too(store: Store) -> None:
-    batch = [outcome(True), outcome(True), outcome(False), outcome(True, key="2")]
+    one = outcome(True)
+    batch = [one, one, outcome(False), outcome(True, key="2")]
     assert statuses(store.record(batch)) == ["recorded", "repeated", "conflict", "recorded"]
     assert statuses(store.record(batch)) == ["repeated", "repeated", "conflict", "repeated"]
     assert store.record([]) == []
