@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 
 from adapters.errors import UsageError
@@ -27,6 +28,24 @@ def check_arms(arms: Sequence[Arm]) -> None:
             raise UsageError(f"Arm {arm.name} has weight {arm.weight}.", fix="Use a share above 0.")
         if (arm.name == BASE_ARM) != (arm.version is None):
             raise UsageError(f"Arm {arm.name} names no version.", fix="Write v1, v2 … or base.")
+
+
+def ramped(arms: Sequence[Arm], shares: Mapping[str, float]) -> tuple[Arm, ...]:
+    """Return the same arms, in the same order, with other shares.
+
+    The order must stay: it is why units move one way only (`serve.routes.assignment`).
+
+    Raises:
+        UsageError: not exactly these arms are named, or a share is not above 0.
+    """
+    if shares.keys() != {arm.name for arm in arms}:
+        raise UsageError(
+            f"The arms are {', '.join(arm.name for arm in arms)}.",
+            fix="Give each its share: " + " ".join(f"--arm {arm.name}=50" for arm in arms),
+        )
+    changed = tuple(replace(arm, weight=shares[arm.name]) for arm in arms)
+    check_arms(changed)
+    return changed
 
 
 def free_name(taken: Sequence[str]) -> str:

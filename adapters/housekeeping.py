@@ -226,7 +226,7 @@ class Housekeeping(Registry):
         phase = self.experiment(name)
         if phase and number in [arm.version for arm in phase.arms]:
             fix = f"Stop it: adapters ab stop {name}"
-            found.append(Holder(f"the experiment {phase.experiment} runs with it", fix))
+            found.append(Holder(f"it is an arm of the experiment {phase.experiment}", fix))
         for ref in self._standing_on(name, number):
             found.append(Holder(f"{ref} stands on it", f"First: adapters retire {ref}"))
         return found

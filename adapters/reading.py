@@ -235,12 +235,26 @@ class Reader:
         return version
 
     def experiment(self, name: str) -> Phase | None:
-        """Return the latest phase of the experiment running on an adapter, if one runs."""
+        """Return the latest phase of the experiment on an adapter that is not over, if there is
+        one: it runs or is paused."""
         for journal in self._backend.journals(check_name(name), "experiments"):
             lines = self._backend.read(name, journal)
-            if lines and (phase := read_phase(lines[-1])).status == "running":
+            if lines and (phase := read_phase(lines[-1])).status != "stopped":
                 return phase
         return None
+
+    def experiments(self, name: str) -> list[list[Phase]]:
+        """Return the phases of every experiment that an adapter had or has, the oldest first.
+
+        Raises:
+            InvalidName, NotFound: no such adapter.
+        """
+        self._numbers(name)
+        found = [
+            [read_phase(line) for line in self._backend.read(name, journal)]
+            for journal in self._backend.journals(name, "experiments")
+        ]
+        return sorted(filter(None, found), key=lambda phases: phases[0].time)
 
     # -- inside -------------------------------------------------------------------------------
 

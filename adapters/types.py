@@ -329,7 +329,8 @@ class Phase:
 
     experiment: str
     number: int
-    status: Literal["running", "stopped"]
+    status: Literal["running", "paused", "stopped"]
+    """Paused: requests go where they would without it, and units come back to their arms."""
     salt: str
     arms: tuple[Arm, ...]
     time: str

@@ -180,7 +180,7 @@ def _choose(adapter: Adapter, ref: Ref, unit: str | None) -> Route:
         return Route(_by_digest(adapter, ref))
     if ref.number:
         return Route(_numbered(adapter, ref.name, ref.number))
-    if ref.alias is None and unit is not None and (phase := adapter.phase):
+    if ref.alias is None and unit is not None and (phase := adapter.running):
         arm = assign(phase, unit)
         version = None if arm.version is None else _numbered(adapter, ref.name, arm.version)
         return Route(version, phase=phase, arm=arm)

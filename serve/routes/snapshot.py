@@ -24,7 +24,7 @@ class Adapter:
     """By number, ascending; never empty."""
     aliases: Mapping[str, int]
     phase: Phase | None
-    """Of the experiment running on it, if one runs."""
+    """Of the experiment on it that is not over, if there is one."""
     standings: Mapping[int, Standing] = field(default_factory=dict)
     """Why versions are not served to new requests, by number; the others are."""
     kept: Mapping[str, int] = field(default_factory=dict)
@@ -35,6 +35,11 @@ class Adapter:
     def latest(self) -> int:
         """The last version in good standing, or the last where none is."""
         return max(self.versions.keys() - self.standings.keys(), default=max(self.versions))
+
+    @property
+    def running(self) -> Phase | None:
+        """The experiment's phase, where it splits requests now."""
+        return self.phase if self.phase and self.phase.status == "running" else None
 
     @property
     def plain(self) -> str:

@@ -87,8 +87,11 @@ def test_what_is_used_is_not_retired(house: Housekeeping) -> None:
         house.retire("support@v1")
     for said in ("support@canary points at it", "ab-1", "adapters promote", "adapters ab stop"):
         assert said in str(refused.value)
-    house.stop_experiment("support")
     house.promote("support@v3", "canary")
+    house.pause_experiment("support")
+    with pytest.raises(Conflict, match="an arm of the experiment ab-1"):
+        house.retire("support@v1")
+    house.stop_experiment("support")
     house.retire("support@v1")
     assert house.standings("support").keys() == {1}
 

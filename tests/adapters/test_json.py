@@ -109,6 +109,13 @@ LINES = {
     "du": ["du"],
     "ab show": ["ab start support --arm v1=1 --arm base=1", "ab show support"],
     "ab start": ["ab start support --arm v1=1 --arm v2=3 --reason why"],
+    "ab ramp": [
+        "ab start support --arm v1=1 --arm v2=3",
+        "ab ramp support --arm v1=1 --arm v2=1",
+    ],
+    "ab pause": ["ab start support --arm v1=1 --arm v2=3", "ab pause support"],
+    "ab list": ["ab start support --arm v1=1 --arm v2=3", "ab list"],
+    "ab log": ["ab start support --arm v1=1 --arm v2=3", "ab log support"],
     "ab stop": ["ab start support --arm v1=1 --arm v2=3", "ab stop support"],
     "promote": ["promote support@v3 --if-current v2"],
     "demote": ["demote support@canary"],

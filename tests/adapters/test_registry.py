@@ -380,6 +380,40 @@ def test_one_experiment_at_a_time(support: Registry) -> None:
         support.start_experiment("support", HALVES, experiment="tone")
 
 
+def test_an_experiment_is_ramped_paused_and_goes_on(support: Registry) -> None:
+    started = support.start_experiment("support", HALVES)
+    ramped = support.ramp_experiment("support", {"v1": 25, "v2": 75}, reason="v2 does well")
+    assert [(arm.name, arm.weight) for arm in ramped.arms] == [("v1", 25), ("v2", 75)]
+    with pytest.raises(Conflict, match="running already"):
+        support.resume_experiment("support")
+    paused = support.pause_experiment("support")
+    assert support.experiment("support") == paused
+    with pytest.raises(Conflict, match="paused already"):
+        support.pause_experiment("support")
+    with pytest.raises(Conflict, match="ab-1 is paused"):
+        support.start_experiment("support", HALVES)
+    resumed = support.resume_experiment("support")
+    assert {each.salt for each in (ramped, paused, resumed)} == {started.salt}
+    assert resumed.arms == ramped.arms
+    stopped = support.stop_experiment("support")
+    (phases,) = support.experiments("support")
+    assert phases == [started, ramped, paused, resumed, stopped]
+    assert [each.number for each in phases] == [1, 2, 3, 4, 5]
+    for change in (support.pause_experiment, support.resume_experiment):
+        with pytest.raises(NotFound, match="No experiment is running"):
+            change("support")
+
+
+@pytest.mark.parametrize("shares", [{}, {"v1": 1}, {"v1": 1, "v3": 1}, {"v1": 0, "v2": 1}])
+def test_a_ramp_names_every_arm_and_leaves_it_something(
+    support: Registry, shares: dict[str, float]
+) -> None:
+    started = support.start_experiment("support", HALVES)
+    with pytest.raises(UsageError):
+        support.ramp_experiment("support", shares)
+    assert support.experiment("support") == started
+
+
 def test_a_name_nobody_chose_is_never_taken(support: Registry) -> None:
     support.start_experiment("support", HALVES, experiment="ab-2")
     support.stop_experiment("support")

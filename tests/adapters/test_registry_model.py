@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def machine(folders: list[Path]) -> type[RuleBasedStateMachine]:
             self.log: list[tuple[str, int | None, str | None]] = []
             self.experiments: list[str] = []
             self.running: tuple[Arm, ...] | None = None
+            self.paused = False
 
         def teardown(self) -> None:
             shutil.rmtree(self.place)
@@ -146,8 +148,34 @@ def machine(folders: list[Path]) -> type[RuleBasedStateMachine]:
                 return
             assert phase.experiment == self.experiments[-1]
             assert phase.arms == self.running
-            self.running = None
+            self.running, self.paused = None, False
             self.log.append(("experiment stopped", None, None))
+
+        @rule(share=st.integers(1, 9))
+        def ramp(self, share: int) -> None:
+            shares = {arm.name: float(share) for arm in self.running or ()}
+            try:
+                phase = self.registry.ramp_experiment("support", shares)
+            except NotFound:
+                assert not self.running
+                return
+            assert phase.arms == tuple(replace(arm, weight=share) for arm in self.running or ())
+            self.running = phase.arms
+            self.log.append((f"experiment {phase.status}", None, None))
+
+        @rule()
+        def pause_or_go_on(self) -> None:
+            change = (
+                self.registry.resume_experiment if self.paused else self.registry.pause_experiment
+            )
+            try:
+                phase = change("support")
+            except NotFound:
+                assert not self.running
+                return
+            self.paused = not self.paused
+            assert phase.status == ("paused" if self.paused else "running")
+            self.log.append((f"experiment {phase.status}", None, None))
 
         @invariant()
         def every_reader_sees_the_model(self) -> None:

@@ -112,6 +112,11 @@ def test_an_experiment_decides_for_the_bare_name_alone(
     for pinned in ("support@v1", "support@production", "support@latest", one.engine_name):
         assert lead(registry, pinned).phase is None
     assert route(take(registry), SERVED, "support", None) == Route(one, alias="production")
+    registry.pause_experiment("support")
+    assert lead(registry, "support", "user-1") == Route(one, alias="production")
+    registry.resume_experiment("support")
+    again = [lead(registry, "support", f"user-{n}").arm for n in range(40)]
+    assert again == [each.arm for each in found]
     registry.stop_experiment("support")
     assert lead(registry, "support") == Route(one, alias="production")
 
