@@ -21,7 +21,7 @@ import numpy
 from safetensors.numpy import load_file, save_file
 
 from adapters.files import CANARY_FILE, CONFIG_FILE, WEIGHTS_FILE
-from tests.e2e.traps.servers import BASE, Folders, Server, spared
+from tests.e2e.traps.servers import BASE, Bitten, Folders, Server, spared
 
 Scenario = Callable[[Server, Folders], None]
 LONG = "Tell me about the weather in Spain and in France, day by day. " * 12
@@ -214,10 +214,13 @@ def few_places(server: Server, folders: Folders) -> None:
     for number in range(4):
         server.put(f"many-{number}", folders(number))
         server.said(f"many-{number}")
-    with server.streaming("many-0") as runs:
-        for number in range(1, 4):
-            server.said(f"many-{number}", max_tokens=1)
-        spared(runs(), "they wait for one another")
+    with server.streaming("many-0"):
+        try:
+            for number in range(1, 4):
+                server.said(f"many-{number}", max_tokens=1)
+        except httpx.ReadTimeout as error:  # the stream goes on for longer than the client waits
+            raise Bitten("they wait for one another") from error
+        spared(server.running() > 0, "they wait for one another")
 
 
 def a_request_that_is_half_sent(server: Server, folders: Folders) -> None:

@@ -35,7 +35,7 @@ from tests.e2e.shut import ADMIN
 from tests.waiting import HANGS_S, wait
 
 BASE = "tiny"
-STREAMS = 32
+STREAMS = 16
 """Answers at once, so that they take many seconds together."""
 _CHAT = "/v1/chat/completions"
 
@@ -109,10 +109,8 @@ class Server(ABC):
         return str(reply.json()["choices"][0]["message"]["content"])
 
     @contextmanager
-    def streaming(self, model: str) -> Iterator[Callable[[], bool]]:
-        """Have many answers on their way, which takes long; yields what says whether it does still.
-
-        Hangs up after the block.
+    def streaming(self, model: str) -> Iterator[None]:
+        """Have many answers on their way, which takes long; hangs up after the block.
 
         Raises:
             TransportError: after the block, where it broke off.
@@ -134,7 +132,7 @@ class Server(ABC):
             reading = beside.submit(read)
             try:
                 assert begun.wait(HANGS_S)
-                yield lambda: not reading.done()
+                yield
             finally:
                 over.set()
             reading.result()
@@ -148,11 +146,18 @@ class Server(ABC):
 
     def resident_bytes(self) -> int:
         """Return how much memory the process has that takes the requests."""
+        return self._metric("process_resident_memory_bytes")
+
+    def running(self) -> int:
+        """Return how many answers the engine works on, whatever a client has read of them."""
+        return self._metric("vllm:num_requests_running")
+
+    def _metric(self, name: str) -> int:
         (found,) = [
             sample.value
             for family in text_string_to_metric_families(self.http.get("/metrics").text)
             for sample in family.samples
-            if sample.name == "process_resident_memory_bytes"
+            if sample.name == name
         ]
         return int(found)
 
