@@ -21,6 +21,7 @@ from adapters.errors import MissingExtra, UsageError
 from adapters.keys import KeyJournal
 from adapters.leases import Holding
 from adapters.lint import read_base_config
+from adapters.memory import free_bytes
 from adapters.registry import Registry
 from serve.gate import Gate
 from serve.http.asgi import ASGIApp
@@ -32,7 +33,7 @@ from serve.loading.residency import Residency
 from serve.loading.rotation import Rotation
 from serve.loading.slots import Overrides, Slots, size
 from serve.loading.warmth import Note, Warming, held, wanted
-from serve.machine import check_experts, check_exposure, check_port, free_bytes, has_bf16
+from serve.machine import check_experts, check_exposure, check_port, has_bf16
 from serve.routes.follower import Follower
 from serve.routes.routing import Base
 from serve.routes.snapshot import EMPTY, Snapshot, take

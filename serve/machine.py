@@ -1,9 +1,8 @@
-"""What this machine has and can: a free port, memory, bfloat16 in silicon, experts. Linux."""
+"""What this machine has and can: a free port, bfloat16 in silicon, experts. Linux."""
 
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 import socket
 from collections.abc import Mapping
@@ -101,8 +100,3 @@ def check_experts(config: Mapping[str, Any]) -> None:
             "vLLM serves LoRA on a mixture of experts on a GPU only.",
             fix="Serve this base on a machine with a GPU.",
         )
-
-
-def free_bytes() -> int:
-    """Return the memory that is available without swapping."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

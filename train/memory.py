@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from adapters.memory import free_bytes
+
 _CUDA_BYTES = 500 << 20
 """CUDA's context and cuBLAS' workspaces."""
 
@@ -20,13 +22,7 @@ def available_bytes(processes: int = 1) -> int:
     if torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info()
         return int(free + torch.cuda.memory_reserved())
-    words = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(words["MemAvailable"].split()[0]) * 1024
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        free = min(free, int(text) - used)
-    return (free + process_bytes()) // processes
+    return (free_bytes() + process_bytes()) // processes
 
 
 def process_bytes() -> int:

@@ -7,11 +7,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 
 from adapters.doctor.finding import Finding, failed
 from adapters.errors import AdaptersError, Unavailable
 from adapters.home import home
+from adapters.memory import free_bytes
 from adapters.running import ask
 
 _GIB = 1 << 30
@@ -85,7 +85,7 @@ def _nvidia_smi() -> str:
 
 
 def _memory() -> Finding:
-    available = _available_bytes()
+    available = free_bytes()
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     few = available < _LITTLE_MEMORY_BYTES
     return Finding(
@@ -94,14 +94,6 @@ def _memory() -> Finding:
         f"{available / _GIB:.1f} of {total / _GIB:.1f} GiB available",
         "End what takes it, or serve a smaller base." if few else "",
     )
-
-
-def _available_bytes() -> int:
-    """Return what the kernel could give without swapping, caches included."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def _installed(distribution: str) -> bool:

@@ -9,6 +9,7 @@ from adapters import bases
 from adapters.doctor.finding import Finding, failed
 from adapters.errors import AdaptersError
 from adapters.lint import read_base_config
+from adapters.memory import free_bytes
 from adapters.registry import Registry
 from adapters.types import PRODUCTION
 
@@ -66,7 +67,6 @@ def examine_registry(location: str | None, base: str | None) -> Iterator[Finding
 def _slots(base: bases.LocalBase, ranks: list[int], hot: int) -> Finding:
     """Plan as `adapters serve` would on this machine, in two bytes a number."""
     from serve.loading.slots import size
-    from serve.machine import free_bytes
 
     planned = size(
         ranks,
