@@ -17,6 +17,7 @@ def free_bytes() -> int:
     free = int(words["MemAvailable"].split()[0]) * 1024
     limit = _CONTAINER / "memory.max"
     if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
-        used = int((_CONTAINER / "memory.current").read_text())
+        kept = dict(line.split() for line in (_CONTAINER / "memory.stat").read_text().splitlines())
+        used = int((_CONTAINER / "memory.current").read_text()) - int(kept["inactive_file"])
         free = min(free, int(text) - used)
     return free

@@ -26,7 +26,8 @@ def test_what_caches_files_is_free(container: Path) -> None:
 @pytest.mark.parametrize(("limit", "free"), [("max", 16_384_000), ("9000000", 8_000_000)])
 def test_a_container_has_what_its_limit_leaves(container: Path, limit: str, free: int) -> None:
     (container / "memory.max").write_text(limit + "\n")
-    (container / "memory.current").write_text("1000000\n")
+    (container / "memory.current").write_text("5000000\n")
+    (container / "memory.stat").write_text("anon 900000\ninactive_file 4000000\n")
     assert memory.free_bytes() == free
 
 
