@@ -119,7 +119,7 @@ def list_(registry: RegistryOption = None, json: JsonOption = False) -> None:
     if json:
         emit_json([{"adapter": name, **asdict(phase)} for name, phase in found])
         return
-    rows = [(name, p.experiment, p.status, p.time, _shares(p)) for name, p in found]
+    rows = [(name, p.experiment, p.status, p.time, _line(p)) for name, p in found]
     typer.echo(table(["adapter", "experiment", "status", "since", "shares"], rows))
 
 
@@ -133,7 +133,7 @@ def log(name: NameArgument, registry: RegistryOption = None, json: JsonOption = 
     if json:
         emit_json([asdict(phase) for phase in phases])
         return
-    rows = [(p.time, p.actor, p.experiment, p.status, _shares(p), p.reason) for p in phases]
+    rows = [(p.time, p.actor, p.experiment, p.status, _line(p), p.reason) for p in phases]
     typer.echo(table(["time", "actor", "experiment", "status", "shares", "reason"], rows))
 
 
@@ -165,11 +165,13 @@ def _show(phase: Phase | None, json: bool) -> None:
         return
     assert phase
     typer.echo(f"{phase.experiment} {phase.status} since {phase.time} by {phase.actor}")
-    total = sum(arm.weight for arm in phase.arms)
-    rows = [(arm.name, f"{arm.weight / total:.1%}") for arm in phase.arms]
-    typer.echo(table(["arm", "share"], rows))
+    typer.echo(table(["arm", "share"], _shares(phase)))
 
 
-def _shares(phase: Phase) -> str:
+def _line(phase: Phase) -> str:
+    return ", ".join(f"{name} {share}" for name, share in _shares(phase))
+
+
+def _shares(phase: Phase) -> list[tuple[str, str]]:
     total = sum(arm.weight for arm in phase.arms)
-    return ", ".join(f"{arm.name} {arm.weight / total:.1%}" for arm in phase.arms)
+    return [(arm.name, f"{arm.weight / total:.1%}") for arm in phase.arms]

@@ -34,9 +34,7 @@ class Experiments(Writer):
         check_arms(arms)
         self._numbers(name)
         with self._backend.writing(name):
-            for arm in arms:
-                if arm.version is not None:
-                    self._check_may_stand(name, arm.version)
+            self._check_arms_stand(name, arms)
             if current := self.experiment(name):
                 raise Conflict(
                     f"{current.experiment} is {current.status} on {name}.",
@@ -111,7 +109,8 @@ class Experiments(Writer):
                 reason=reason,
                 **change(current),
             )
-            self._check_arms_stand(name, phase)
+            if phase.status == "running":
+                self._check_arms_stand(name, phase.arms)
             self._record(name, phase)
             return phase
 
@@ -119,7 +118,8 @@ class Experiments(Writer):
         journal = experiment_journal(phase.experiment)
         self._backend.append(name, journal, phase_line(phase), expect=phase.number - 1)
         try:  # as in `_move`
-            self._check_arms_stand(name, phase)
+            if phase.status == "running":
+                self._check_arms_stand(name, phase.arms)
         except (NotFound, Rejected):
             stopped = replace(phase, number=phase.number + 1, status="stopped", time=now())
             self._backend.append(name, journal, phase_line(stopped), expect=phase.number)
@@ -127,8 +127,8 @@ class Experiments(Writer):
         action = f"experiment {phase.status}"
         self._note(name, action, experiment=phase.experiment, reason=phase.reason)
 
-    def _check_arms_stand(self, name: str, phase: Phase) -> None:
-        for arm in phase.arms if phase.status == "running" else ():
+    def _check_arms_stand(self, name: str, arms: Sequence[Arm]) -> None:
+        for arm in arms:
             if arm.version is not None:
                 self._check_may_stand(name, arm.version)
 
