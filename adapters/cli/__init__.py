@@ -6,6 +6,7 @@ answers at once. One wrapper turns the error tree into a message and an exit cod
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -110,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     ours, separator, theirs = _split(sys.argv[1:] if arguments is None else list(arguments))
     debug = "--debug" in ours
+    # Stopped by a supervisor, a command cleans up as after Ctrl-C. 143 is what a shell would say.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app(args=[argument for argument in ours if argument != "--debug"] + separator + theirs)
     except AdaptersError as error:
@@ -121,6 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         said = f"{type(error).__name__}: {error}"
         _fail(f"Not foreseen: {said}", "Run it again with --debug, and report what it shows.", 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str, fix: str, exit_code: int) -> NoReturn:

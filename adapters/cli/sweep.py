@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -58,7 +56,6 @@ def sweep(
 
     Example: adapters sweep recipe.yaml support.jsonl --base tiny --name support --trials 8
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     from train.plan import Job
     from train.recipe import Recipe
     from train.space import read_space

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import signal
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -125,8 +123,6 @@ def train(
 
     Example: adapters train support.jsonl --base tiny --tuner full --output-dir ./support-model
     """
-    # Stopped by a supervisor, it cleans up as after Ctrl-C. 143 is what a shell would say.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     from adapters.serving import Serving
     from train.before import rehearse
     from train.recipe import read_recipe

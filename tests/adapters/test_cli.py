@@ -291,16 +291,23 @@ def test_a_list_reads_no_journal_twice(
     assert set(asked.values()) == {1}
 
 
-def test_an_interrupt_ends_with_130() -> None:
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_command_in_order(number: int, exit_code: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
         assert process.stdout.readline() == "waiting\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == exit_code
     assert "Traceback" not in err
+
+
+def test_a_command_leaves_the_signals_of_who_called_it(run: Run) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    run("list")
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 # -- the command itself -----------------------------------------------------------------------

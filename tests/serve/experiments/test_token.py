@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from adapters.errors import ExpiredToken, InvalidToken, Unavailable, UsageError
 from adapters.home import home
 from serve.experiments.token import Assignment, Tokens
 
+_OPEN_AND_SIGN = """
+import sys
+from pathlib import Path
+from serve.experiments.token import Assignment, Tokens
+print("ready", flush=True)
+sys.stdin.read()
+print(Tokens(Path(sys.argv[1])).sign(Assignment("a/ab-1", 1, "v1", "5f" * 16, "r", 2_000)))
+"""
 OURS = Assignment("support/ab-1", 3, "v2", "5f" * 16, "r-1", expires_at_s=2_000)
 KEY = "0123456789abcdef" * 2
 tokens = Tokens(keys=[KEY])
@@ -107,15 +116,22 @@ def test_the_keys_are_made_once_for_their_owner_alone() -> None:
     assert Tokens().verify(token, now_s=1_000) == OURS
 
 
-def _open_and_sign(path: Path) -> str:
-    return Tokens(path).sign(OURS)
-
-
 def test_servers_that_start_at_once_share_one_key(tmp_path: Path) -> None:
     path = tmp_path / "home" / "assignment.keys"
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        signed = pool.map(_open_and_sign, [path] * 8, chunksize=1)
-    assert len(set(signed)) == 1
+    command = [sys.executable, "-c", _OPEN_AND_SIGN, str(path)]
+    servers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    for server in servers:  # each has imported what it needs
+        assert server.stdout
+        assert server.stdout.readline() == "ready\n"
+    for server in servers:
+        assert server.stdin
+        server.stdin.close()
+    signed = {server.stdout.read() for server in servers if server.stdout}
+    assert [server.wait() for server in servers] == [0] * 4
+    assert len(signed) == 1
     assert path.read_bytes().count(b"\n") == 1
 
 
