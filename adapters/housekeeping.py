@@ -224,7 +224,7 @@ class Housekeeping(Registry):
             if pointed == number
         ]
         phase = self.experiment(name)
-        if phase and number in [arm.version for arm in phase.arms]:
+        if phase and number in phase.versions():
             fix = f"Stop it: adapters ab stop {name}"
             found.append(Holder(f"it is an arm of the experiment {phase.experiment}", fix))
         for ref in self._standing_on(name, number):

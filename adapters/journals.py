@@ -12,7 +12,9 @@ from typing import Literal, TypeVar
 
 from adapters.backends import Line
 from adapters.errors import RegistryUnavailable
-from adapters.types import AliasMove, Arm, LogEntry, Phase
+from adapters.experiments import Arm, Design, Phase
+from adapters.metrics import Metric
+from adapters.types import AliasMove, LogEntry
 
 _T = TypeVar("_T")
 
@@ -113,9 +115,16 @@ def _as_move(line: Line) -> AliasMove:
 
 def _as_phase(line: Line) -> Phase:
     arms = tuple(Arm(**arm) for arm in line["arms"])
-    for arm in arms:
-        _number(arm.version)
-    return Phase(**{**line, "arms": arms})
+    design = _as_design(line.get("design", {}))
+    for version in (*(arm.version for arm in arms), design.shadow):
+        _number(version)
+    return Phase(**{**line, "arms": arms, "design": design})
+
+
+def _as_design(fields: Line) -> Design:
+    metrics = tuple(Metric(**metric) for metric in fields.get("metrics", ()))
+    lists = {key: tuple(fields[key]) for key in ("steps", "exclude") if key in fields}
+    return Design(**{**fields, **lists, "metrics": metrics})
 
 
 def _as_entry(line: Line) -> LogEntry:

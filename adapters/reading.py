@@ -14,6 +14,7 @@ from typing import Self
 
 from adapters.backends import RegistryBackend, backend_for
 from adapters.errors import InvalidAdapter, NotFound, RegistryUnavailable, UsageError, nearest
+from adapters.experiments import Phase
 from adapters.files import differences, digest
 from adapters.journals import ABOVE, LOG, aliases_journal, read_entry, read_move, read_phase
 from adapters.labels import LABELS, Labels, changed, labels_of
@@ -23,7 +24,6 @@ from adapters.types import (
     PRODUCTION,
     AliasMove,
     LogEntry,
-    Phase,
     Ref,
     Version,
     check_alias,

@@ -93,7 +93,7 @@ class Retention(Housekeeping):
             stack = promotions(self.history(name, journal.removeprefix("aliases/")))
             held |= {number for number in stack[-2:] if number is not None}
         if phase := self.experiment(name):
-            held |= {arm.version for arm in phase.arms if arm.version is not None}
+            held |= phase.versions()
         for lease in leases.leases(self.location):
             held |= {number for each, number in lease.versions if each == name}
         return held

@@ -1,4 +1,4 @@
-"""The words of the registry as types: names, refs, versions, aliases, experiments.
+"""The words of the registry as types: names, refs, versions, aliases, log entries.
 
 No I/O and nothing beyond the standard library. Whatever a person or a client types passes
 through `Ref.parse`; nothing else ever reaches a path.
@@ -308,31 +308,3 @@ class LogEntry:
     version: int | None = None
     alias: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """One side of an experiment: a version, or the base where `version` is None."""
-
-    name: str
-    version: int | None
-    weight: float
-    """Share of the units, in the experiment's own units; only the ratios matter."""
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """One line of `experiments/<experiment>.jsonl`: every change is a new phase.
-
-    The salt stays for the experiment's life, so a changed split moves units one way only.
-    """
-
-    experiment: str
-    number: int
-    status: Literal["running", "paused", "stopped"]
-    """Paused: requests go where they would without it, and units come back to their arms."""
-    salt: str
-    arms: tuple[Arm, ...]
-    time: str
-    actor: str
-    reason: str = ""

@@ -8,7 +8,6 @@ Pure ASGI.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -43,6 +42,7 @@ from serve.routes.catalogue import card, listing
 from serve.routes.chosen import Chosen
 from serve.routes.routing import Base, Route, grounded, route
 from serve.routes.snapshot import Snapshot
+from serve.routes.units import who
 from serve.tenants.caller import Caller
 from serve.tenants.estimate import costs
 from serve.tenants.keys import Keys
@@ -149,9 +149,9 @@ class Gate:
         content = spoken(path, parse(await read(receive, self._limits)))
         model = _model(content)
         check_grammars(content)
-        unit = _unit(content, scope)
         snapshot = self._snapshot()
-        found = grounded(snapshot, route(*caller.view(snapshot, self._base), model, unit))
+        view = caller.view(snapshot, self._base)
+        found = grounded(snapshot, route(*view, model, who(content, scope)))
         name = found.version.engine_name if found.version else self._base.names[0]
         noted = exchange(scope)
         noted.asked, noted.route, noted.engine_name = model, found, name
@@ -192,16 +192,6 @@ def _model(content: Mapping[str, Any]) -> str:
         said = "is missing" if "model" not in content else f"is {model!r:.40}, not a name"
         raise RequestRefused(400, f"`model` {said}.", fix="See GET /v1/models.", param="model")
     return model
-
-
-def _unit(content: Mapping[str, Any], scope: Scope) -> str:
-    """Return who is assigned: the user, else the session, else this request alone."""
-    metadata = content.get("metadata")  # Anthropic's place for the user
-    users = (content.get("user"), metadata.get("user_id") if isinstance(metadata, dict) else None)
-    for given in (*users, header(scope, b"x-session-id")):
-        if isinstance(given, str) and given:
-            return given
-    return secrets.token_hex(16)
 
 
 def _headers(found: Route, name: str) -> list[Header]:

@@ -9,9 +9,10 @@ import typer
 
 from adapters.cli.registry import JsonOption, ReasonOption, RegistryOption
 from adapters.errors import UsageError
+from adapters.experiments import Arm, Phase
 from adapters.registry import Registry
 from adapters.render import emit_json, table
-from adapters.types import BASE_ARM, Arm, Phase, Ref
+from adapters.types import BASE_ARM, Ref
 
 app = typer.Typer(
     no_args_is_help=True,

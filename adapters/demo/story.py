@@ -21,8 +21,9 @@ from adapters.demo.score import Answer, Question, Score, ask, ask_all, score
 from adapters.demo.server import ADAPTERS, served
 from adapters.demo.task import split
 from adapters.errors import AdaptersError
+from adapters.experiments import Arm
 from adapters.registry import Registry
-from adapters.types import Arm, Version
+from adapters.types import Version
 
 NAME = "support"
 

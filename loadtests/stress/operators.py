@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from adapters.errors import AdaptersError
+from adapters.experiments import Arm
 from adapters.prompts import publish_prompt
 from adapters.retention import Retention
 from adapters.serving import Serving
-from adapters.types import Arm, Version
+from adapters.types import Version
 from loadtests.fleet import Maker
 from loadtests.stress.findings import Findings
 from loadtests.stress.ledger import Ledger, Published

@@ -17,10 +17,12 @@ from adapters.errors import (
     UsageError,
     nearest,
 )
+from adapters.experiments import Arm, Phase
 from adapters.lint.classifier import CLASSIFIER
-from adapters.types import LATEST, Arm, BaseModel, Phase, Ref, Version
+from adapters.types import LATEST, BaseModel, Ref, Version
 from serve.routes.assignment import assign
 from serve.routes.snapshot import Adapter, Snapshot
+from serve.routes.units import Unit, Who
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,11 @@ class Route:
     alias: str | None = None
     """The alias it went through, `latest` included."""
     phase: Phase | None = None
-    """The experiment that decided, then with its `arm`."""
+    """The experiment that decided, then with its `arm` and `unit`."""
     arm: Arm | None = None
+    unit: Unit | None = None
+    probability: float | None = None
+    """With which the unit got its arm; None: by hand, or there is none."""
     ground: Version | None = None
     """What the version stands on, of a prompt-only one over another."""
 
@@ -53,10 +58,10 @@ class Route:
         return self.ground
 
 
-def route(snapshot: Snapshot, base: Base, model: str, unit: str | None) -> Route:
+def route(snapshot: Snapshot, base: Base, model: str, who: Who | None) -> Route:
     """Return where `model` leads.
 
-    `unit` decides between the arms where an experiment runs and nothing is pinned; None asks
+    `who` decides between the arms where an experiment runs and nothing is pinned; None asks
     what stands behind the name apart from any experiment.
 
     Raises:
@@ -77,7 +82,7 @@ def route(snapshot: Snapshot, base: Base, model: str, unit: str | None) -> Route
     adapter = snapshot.adapters.get(ref.name)
     if adapter is None:
         raise NotFound(f"No adapter {ref.name!r}.", fix=_known(snapshot, base, ref.name))
-    found = _choose(adapter, ref, unit)
+    found = _choose(adapter, ref, who)
     if found.version is not None:
         if standing := adapter.standings.get(found.version.number):
             raise standing.refusal(ref.name, found.version.number)
@@ -175,15 +180,17 @@ def check_task(version: Version) -> None:
         )
 
 
-def _choose(adapter: Adapter, ref: Ref, unit: str | None) -> Route:
+def _choose(adapter: Adapter, ref: Ref, who: Who | None) -> Route:
     if ref.digest:
         return Route(_by_digest(adapter, ref))
     if ref.number:
         return Route(_numbered(adapter, ref.name, ref.number))
-    if ref.alias is None and unit is not None and (phase := adapter.running):
-        arm = assign(phase, unit)
-        version = None if arm.version is None else _numbered(adapter, ref.name, arm.version)
-        return Route(version, phase=phase, arm=arm)
+    if ref.alias is None and who and (phase := adapter.running):
+        unit = who(phase)
+        if assigned := assign(phase, unit.name):
+            arm = assigned.arm
+            version = None if arm.version is None else _numbered(adapter, ref.name, arm.version)
+            return Route(version, phase=phase, arm=arm, unit=unit, probability=assigned.probability)
     alias = ref.alias or adapter.plain
     number = adapter.leads_to(alias)
     if number is None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from adapters.errors import AdaptersError, NotFound
+from adapters.experiments import Phase
 from adapters.registry import Registry
 from adapters.standing import Standing
-from adapters.types import LATEST, PRODUCTION, Phase, Version
+from adapters.types import LATEST, PRODUCTION, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ class Adapter:
 
     def named(self) -> set[int]:
         """Return the versions that a name, an alias or the experiment leads to."""
-        arms = {arm.version for arm in self.phase.arms if arm.version} if self.phase else set()
-        return ({self.latest, *self.aliases.values()} | arms) & self.versions.keys()
+        tried = self.phase.versions() if self.phase else set()
+        return ({self.latest, *self.aliases.values()} | tried) & self.versions.keys()
 
     def leads_to(self, alias: str) -> int | None:
         """Return where an alias leads here, `latest` included; None: there is none."""

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import Conflict, NotFound, Quarantined, Rejected, Retired, UsageError
+from adapters.experiments import Arm
 from adapters.housekeeping import Housekeeping, Verdict
 from adapters.leases import Holding
-from adapters.types import Arm, Version
+from adapters.types import Version
 from tests.conftest import BASE, MakeAdapter
 
 
@@ -71,7 +72,7 @@ def test_what_is_not_in_good_standing_is_not_promoted(house: Housekeeping) -> No
     for attempt in (
         lambda: house.promote("support@v1"),
         lambda: house.rollback("support"),
-        lambda: house.start_experiment("support", [Arm("a", 1, 1), Arm("b", 2, 1)]),
+        lambda: house.start_experiment("support", [Arm("a", 1, 50), Arm("b", 2, 50)]),
     ):
         with pytest.raises(Rejected, match=r"retired.*adapters retire --undo support@v1"):
             attempt()
@@ -82,7 +83,7 @@ def test_what_is_not_in_good_standing_is_not_promoted(house: Housekeeping) -> No
 
 def test_what_is_used_is_not_retired(house: Housekeeping) -> None:
     house.promote("support@v1", "canary")
-    house.start_experiment("support", [Arm("a", 1, 1), Arm("b", 2, 1)])
+    house.start_experiment("support", [Arm("a", 1, 50), Arm("b", 2, 50)])
     with pytest.raises(Conflict) as refused:
         house.retire("support@v1")
     for said in ("support@canary points at it", "ab-1", "adapters promote", "adapters ab stop"):
@@ -185,7 +186,7 @@ def test_a_deleted_version_leaves_its_tombstone_and_its_number(
 def test_what_is_held_is_not_deleted_and_each_holder_is_named(house: Housekeeping) -> None:
     house.promote("support@v1")
     version = house.resolve("support@v1")
-    house.start_experiment("support", [Arm("a", 1, 1), Arm("b", 2, 1)])
+    house.start_experiment("support", [Arm("a", 1, 50), Arm("b", 2, 50)])
     holding = Holding(house.location)
     holding.renew([version.engine_name])
     with pytest.raises(Conflict) as refused:

@@ -14,10 +14,10 @@ import pytest
 from adapters.backends.hub import HubBackend
 from adapters.backends.hub_calls import Calls
 from adapters.errors import AdaptersError, Conflict, NotFound, Rejected
+from adapters.experiments import Arm
 from adapters.registry import Registry
 from adapters.retention import Retention
 from adapters.transfer import transfer
-from adapters.types import Arm
 from tests.conftest import BASE, MakeAdapter
 from tests.hub.faults import Fault
 from tests.hub.server import ORG, Hub

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import Conflict, InvalidAdapter, InvalidName, NotFound, Rejected, UsageError
+from adapters.experiments import Arm
 from adapters.registry import Registry
-from adapters.types import Arm, Ref
+from adapters.types import Ref
 from tests.conftest import BASE, LLAMA, MakeAdapter, lora_tensors
 
 HALVES = (Arm("v1", 1, 50), Arm("v2", 2, 50))

@@ -21,8 +21,8 @@ from hypothesis.stateful import (
 )
 
 from adapters.errors import Conflict, NotFound
+from adapters.experiments import Arm
 from adapters.registry import Registry
-from adapters.types import Arm
 from tests.conftest import BASE, MakeAdapter
 
 ALIASES = st.sampled_from(["production", "canary"])
@@ -126,7 +126,7 @@ def machine(folders: list[Path]) -> type[RuleBasedStateMachine]:
         @rule(data=st.data(), named=st.none() | st.sampled_from(["tone", "ab-2"]))
         def start(self, data: st.DataObject, named: str | None) -> None:
             number = self.number(data)
-            arms = (Arm("base", None, 1), Arm(f"v{number}", number, 3))
+            arms = (Arm("base", None, 25), Arm(f"v{number}", number, 75))
             try:
                 phase = self.registry.start_experiment("support", arms, experiment=named)
             except Conflict:
@@ -153,13 +153,15 @@ def machine(folders: list[Path]) -> type[RuleBasedStateMachine]:
 
         @rule(share=st.integers(1, 9))
         def ramp(self, share: int) -> None:
-            shares = {arm.name: float(share) for arm in self.running or ()}
+            places = zip(self.running or (), (share * 10.0, 100 - share * 10.0), strict=False)
+            shares = {arm.name: weight for arm, weight in places}
             try:
                 phase = self.registry.ramp_experiment("support", shares)
             except NotFound:
                 assert not self.running
                 return
-            assert phase.arms == tuple(replace(arm, weight=share) for arm in self.running or ())
+            arms = self.running or ()
+            assert phase.arms == tuple(replace(arm, weight=shares[arm.name]) for arm in arms)
             self.running = phase.arms
             self.log.append((f"experiment {phase.status}", None, None))
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import RegistryUnavailable, UsageError
+from adapters.experiments import Arm
 from adapters.leases import Holding
 from adapters.retention import Retention
-from adapters.types import Arm
 from tests.conftest import BASE, MakeAdapter
 
 
@@ -43,7 +43,7 @@ def test_what_somebody_holds_is_kept(house: Retention) -> None:
     for number in (1, 3, 4):
         house.promote(f"support@v{number}")
     house.promote("support@v5", "canary")
-    house.start_experiment("support", [Arm("base", None, 1), Arm("a", 6, 1)])
+    house.start_experiment("support", [Arm("base", None, 50), Arm("a", 6, 50)])
     holding = Holding(house.location)
     holding.renew([house.resolve("support@v7").engine_name])
     assert garbage(house, 1) == ["support@v1", "support@v8"], "v3 is one rollback away"

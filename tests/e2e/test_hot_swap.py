@@ -8,8 +8,9 @@ from typing import Any
 
 from openai import AsyncOpenAI, OpenAI
 
+from adapters.experiments import Arm
 from adapters.registry import Registry
-from adapters.types import Arm, Version
+from adapters.types import Version
 from loadtests import fleet
 from tests.e2e.conftest import FLEET, MAX_TOKENS, Reference
 from tests.e2e.shut import Shut

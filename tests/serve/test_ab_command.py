@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from adapters.cli.ab import app
 from adapters.errors import AdaptersError, Conflict, NotFound, UsageError
+from adapters.experiments import Arm
 from adapters.registry import Registry
-from adapters.types import Arm, Version
+from adapters.types import Version
 
 START = ["start", "support", "--arm", "v1=50", "--arm", "v2=30", "--arm", "base=20"]
 
@@ -41,7 +42,7 @@ def test_start_show_and_stop(registry: Registry, support: tuple[Version, Version
 def test_json(registry: Registry, support: tuple[Version, Version]) -> None:
     started = json.loads(run(registry, *START, "--json"))
     assert started["status"] == "running"
-    assert started["arms"][0] == {"name": "v1", "version": 1, "weight": 50.0}
+    assert started["arms"][0] == {"name": "v1", "version": 1, "weight": 50.0, "out": False}
     assert json.loads(run(registry, "show", "support", "--json")) == started
     assert json.loads(run(registry, "stop", "support", "--json"))["status"] == "stopped"
     assert json.loads(run(registry, "show", "support", "--json")) is None
@@ -64,7 +65,7 @@ def test_what_is_not_there_and_what_runs_already(
     registry: Registry, support: tuple[Version, Version]
 ) -> None:
     with pytest.raises(NotFound, match="v9"):
-        run(registry, "start", "support", "--arm", "v1=1", "--arm", "v9=1")
+        run(registry, "start", "support", "--arm", "v1=50", "--arm", "v9=50")
     with pytest.raises(NotFound, match="support"):
         run(registry, "show", "suport")
     with pytest.raises(NotFound):

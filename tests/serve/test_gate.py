@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from adapters.experiments import Arm
 from adapters.registry import Registry
-from adapters.types import Arm, Version
+from adapters.types import Version
 from serve.http.body import Limits
 from tests.serve.conftest import FOREIGN, MakeServer, Publish
 
@@ -229,7 +230,7 @@ def test_a_stream_passes_chunk_by_chunk(
 def test_an_experiment_is_sticky_by_user_then_session_and_says_its_arm(
     serve: MakeServer, registry: Registry, support: tuple[Version, Version]
 ) -> None:
-    registry.start_experiment("support", [Arm("v1", 1, 1), Arm("v2", 2, 1)])
+    registry.start_experiment("support", [Arm("v1", 1, 50), Arm("v2", 2, 50)])
     server = serve()
 
     def arm(*, user: object = None, session: str | None = None, **content: Any) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import Conflict
+from adapters.experiments import Arm
 from adapters.housekeeping import Housekeeping
 from adapters.leases import Holding, leases
-from adapters.types import Arm, Version
+from adapters.types import Version
 from serve.engines.echo_engine import EchoEngine
 from serve.loading.admission import Admission
 from serve.loading.lease import EngineLease
@@ -58,7 +59,7 @@ def test_on_anthropics_endpoint_it_is_not_found(serve: MakeServer, house: Housek
 def test_a_quarantined_version_is_not_served_wherever_it_stands(
     serve: MakeServer, house: Housekeeping, support: tuple[Version, Version]
 ) -> None:
-    house.start_experiment("support", [Arm("a", 1, 1), Arm("b", 2, 1)])
+    house.start_experiment("support", [Arm("a", 1, 50), Arm("b", 2, 50)])
     config = support[0].path / "adapter_config.json"
     before = config.read_bytes()
     config.chmod(0o644)

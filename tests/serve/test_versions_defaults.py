@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from adapters.errors import BaseMismatch
+from adapters.experiments import Arm
 from adapters.housekeeping import Housekeeping
 from adapters.keys import KeyJournal
 from adapters.prompts import publish_prompt
 from adapters.registry import Registry
 from adapters.serving import Serving
-from adapters.types import Arm, Version
+from adapters.types import Version
 from serve.engines.asking import Terms
 from serve.routes.catalogue import card
 from serve.routes.routing import ground_of
@@ -109,7 +110,7 @@ def test_it_is_an_arm_as_any_other(
 ) -> None:
     cool(registry, make_adapter)
     publish_prompt(registry, "cool", BRIEF, on="cool@v1")
-    registry.start_experiment("cool", [Arm("plain", 1, 1), Arm("brief", 2, 1)])
+    registry.start_experiment("cool", [Arm("plain", 1, 50), Arm("brief", 2, 50)])
     server = serve()
     for user in range(8):
         reply = server.chat("cool", content={"messages": [ASK], "user": str(user)})

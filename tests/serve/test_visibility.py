@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from adapters.experiments import Arm
 from adapters.keys import Key, KeyJournal
 from adapters.registry import Registry
-from adapters.types import Arm
 from serve.routes.snapshot import EMPTY, Snapshot, take
 from serve.tenants.caller import ANYBODY, Caller
 from serve.tenants.keys import Keys
@@ -53,7 +53,7 @@ def registry(registry: Registry, publish: Publish) -> Registry:
     publish("support")
     registry.promote("support@v1")
     registry.promote("tone@v1", "canary")
-    registry.start_experiment("support", [Arm("v1", 1, 1), Arm("v2", 2, 1)])
+    registry.start_experiment("support", [Arm("v1", 1, 50), Arm("v2", 2, 50)])
     from adapters.housekeeping import Housekeeping
 
     Housekeeping.open(registry.location).retire("retired@v1")

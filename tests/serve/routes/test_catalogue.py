@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 import pytest
 
+from adapters.experiments import Arm
 from adapters.registry import Registry
-from adapters.types import Arm, Version
+from adapters.types import Version
 from tests.serve.conftest import FOREIGN, MakeServer, Publish
 
 
@@ -67,6 +68,6 @@ def test_a_model_there_is_not(
 def test_an_experiment_hides_no_name(
     serve: MakeServer, registry: Registry, support: tuple[Version, Version]
 ) -> None:
-    registry.start_experiment("support", [Arm("v1", 1, 1), Arm("base", None, 1)])
+    registry.start_experiment("support", [Arm("v1", 1, 50), Arm("base", None, 50)])
     ids = [card["id"] for card in serve().ask("GET", "/v1/models").json()["data"]]
     assert "support" in ids

@@ -10,17 +10,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import AdaptersError, BaseMismatch, NotFound, Rejected
+from adapters.experiments import Arm, Design
 from adapters.lint.classifier import HEAD_KEY
 from adapters.registry import Registry
-from adapters.types import Arm, Version
+from adapters.types import Version
 from serve.routes.routing import Route, route
 from serve.routes.snapshot import EMPTY, take
+from serve.routes.units import Unit, Who
 from tests.conftest import LLAMA
 from tests.serve.conftest import FOREIGN, SERVED, Publish
 
 
 def lead(registry: Registry, model: str, unit: str = "u") -> Route:
-    return route(take(registry), SERVED, model, unit)
+    return route(take(registry), SERVED, model, named(unit))
+
+
+def named(unit: str) -> Who:
+    return lambda _: Unit(unit, "user")
+
+
+def test_who_takes_no_part_is_led_as_without_the_experiment(
+    registry: Registry, support: tuple[Version, Version]
+) -> None:
+    design = Design(exclude=("ann",), allow={"bob": "v2"})
+    registry.start_experiment("support", [Arm("v1", 1, 50), Arm("v2", 2, 50)], design=design)
+    assert lead(registry, "support", "ann") == Route(support[0], alias="production")
+    tried = lead(registry, "support", "bob")
+    assert (tried.version, tried.probability) == (support[1], None)
 
 
 @pytest.mark.parametrize("model", SERVED.names)
@@ -102,13 +118,20 @@ def test_an_experiment_decides_for_the_bare_name_alone(
     registry: Registry, support: tuple[Version, Version]
 ) -> None:
     one, two = support
-    arms = [Arm("v1", 1, 1), Arm("v2", 2, 1), Arm("base", None, 1)]
+    arms = [Arm("v1", 1, 40), Arm("v2", 2, 30), Arm("base", None, 30)]
     phase = registry.start_experiment("support", arms)
-    found = [lead(registry, "support", f"user-{n}") for n in range(40)]
+    found = {f"user-{n}": lead(registry, "support", f"user-{n}") for n in range(40)}
     versions = {"v1": one, "v2": two, "base": None}
-    expected = [Route(versions[arm.name], phase=phase, arm=arm) for arm in phase.arms]
-    assert all(each in expected for each in found)
-    assert all(each in found for each in expected)
+    for unit, each in found.items():
+        assert each.arm
+        assert each == Route(
+            versions[each.arm.name],
+            phase=phase,
+            arm=each.arm,
+            unit=Unit(unit, "user"),
+            probability=pytest.approx(each.arm.weight / 100),
+        )
+    assert {each.arm for each in found.values()} == set(phase.arms)
     for pinned in ("support@v1", "support@production", "support@latest", one.engine_name):
         assert lead(registry, pinned).phase is None
     assert route(take(registry), SERVED, "support", None) == Route(one, alias="production")
@@ -116,7 +139,7 @@ def test_an_experiment_decides_for_the_bare_name_alone(
     assert lead(registry, "support", "user-1") == Route(one, alias="production")
     registry.resume_experiment("support")
     again = [lead(registry, "support", f"user-{n}").arm for n in range(40)]
-    assert again == [each.arm for each in found]
+    assert again == [each.arm for each in found.values()]
     registry.stop_experiment("support")
     assert lead(registry, "support") == Route(one, alias="production")
 
@@ -133,10 +156,10 @@ def test_the_bases_name_wins_over_an_adapter_of_that_name(
 @settings(max_examples=300)
 def test_no_text_gets_anything_but_an_answer_or_a_typed_error(model: str) -> None:
     if model in SERVED.names:
-        assert route(EMPTY, SERVED, model, "u") == Route(None)
+        assert route(EMPTY, SERVED, model, named("u")) == Route(None)
         return
     with pytest.raises(AdaptersError) as raised:
-        route(EMPTY, SERVED, model, "u")
+        route(EMPTY, SERVED, model, named("u"))
     assert 400 <= raised.value.http_status < 500
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from adapters.experiments import Arm
 from adapters.registry import Registry
-from adapters.types import Arm, Version
+from adapters.types import Version
 from serve.routes.follower import _INTERVAL_S, Follower
 from serve.routes.snapshot import EMPTY, take
 from tests.serve.conftest import Publish
@@ -24,7 +25,7 @@ def test_a_registry_that_does_not_exist_yet_is_empty(tmp_path: Path) -> None:
 def test_it_holds_versions_aliases_and_the_running_experiment(
     registry: Registry, support: tuple[Version, Version]
 ) -> None:
-    phase = registry.start_experiment("support", [Arm("v1", 1, 1), Arm("v2", 2, 1)])
+    phase = registry.start_experiment("support", [Arm("v1", 1, 50), Arm("v2", 2, 50)])
     adapter = take(registry).adapters["support"]
     assert dict(adapter.versions) == {1: support[0], 2: support[1]}
     assert dict(adapter.aliases) == {"production": 1}
@@ -38,7 +39,7 @@ def test_versions_are_named_by_the_plain_name_an_alias_or_an_experiment(
         publish("support")
     registry.promote("support@v2")
     assert take(registry).adapters["support"].named() == {2, 6}
-    arms = (Arm("v1", 1, 50), Arm("v4", 4, 50), Arm("base", None, 50))
+    arms = (Arm("v1", 1, 40), Arm("v4", 4, 30), Arm("base", None, 30))
     registry.start_experiment("support", arms)
     assert take(registry).adapters["support"].named() == {1, 2, 4, 6}
 

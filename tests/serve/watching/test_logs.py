@@ -17,9 +17,10 @@ import pytest
 from adapters import log_files
 from adapters.cli import main
 from adapters.errors import NotFound
+from adapters.experiments import Arm
 from adapters.log_files import log_file
 from adapters.registry import Registry
-from adapters.types import Arm, Version
+from adapters.types import Version
 from serve.watching import logs
 from tests.serve.conftest import MakeServer
 

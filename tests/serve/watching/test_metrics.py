@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from adapters.experiments import Arm
 from adapters.registry import Registry
-from adapters.types import Arm, Version
+from adapters.types import Version
 from serve.routes.routing import Route
 from serve.watching import metrics as metrics_module
 from serve.watching.exchange import Exchange
@@ -81,7 +82,7 @@ def test_tokens_and_their_times(
 def test_an_experiments_arms_are_told_apart(
     serve: MakeServer, registry: Registry, support: tuple[Version, Version], scrape: Scrape
 ) -> None:
-    registry.start_experiment("support", [Arm("v1", 1, 1), Arm("v2", 2, 1)])
+    registry.start_experiment("support", [Arm("v1", 1, 50), Arm("v2", 2, 50)])
     server = serve(metrics=scrape.metrics)
     for user in range(16):
         server.chat("support", content={"user": f"user-{user}"})

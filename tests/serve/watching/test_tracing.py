@@ -10,8 +10,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from adapters.experiments import Arm
 from adapters.registry import Registry
-from adapters.types import Arm, Version
+from adapters.types import Version
 from serve.watching.tracing import Tracing, flags
 from tests.serve.conftest import MakeServer, Server
 

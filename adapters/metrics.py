@@ -1,0 +1,180 @@
+"""What an experiment measures: metrics as people write them, and what they mean. Pure.
+
+    solved                          share of requests whose outcome `solved` was true
+    rating:mean                     mean of a number that was posted
+    cost/solved                     sum of one by the sum of another
+    finish_reason=length            share of requests with this label
+    latency_ms>800                  share above a fixed limit: a quantile's objective
+    preferred:preference            labels win, loss and tie, of this answer beside another's
+
+A guardrail ends in its limit, `error<=5%`, or names a margin to control, `rating:mean:margin=0.1`.
+Options follow after colons: `decrease` (less is better), `effect=` (least that is worth finding).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from adapters.errors import UsageError
+from adapters.types import is_name
+
+Role = Literal["primary", "secondary", "guardrail"]
+Kind = Literal["proportion", "mean", "ratio", "preference"]
+Direction = Literal["increase", "decrease"]
+
+DIRECTIONS: tuple[Direction, ...] = ("increase", "decrease")
+KINDS: tuple[Kind, ...] = ("proportion", "mean", "ratio", "preference")
+WORSE_WHEN_MORE = frozenset({"error", "refusal", "regenerate", "latency_ms", "ttft_ms"})
+"""What the server measures, and nobody wants more of: their direction where none is said."""
+_EXPRESSION = re.compile(
+    r"(?P<name>[^\s/=<>:]+)"
+    r"(?:/(?P<denominator>[^\s/=<>:]+)|=(?P<label>[^:<>]+?)|>(?P<above>[^:<>]+?))?"
+    r"\s*(?:<=\s*(?P<limit>[^:<>]+?))?"
+)
+_OPTIONS = ("margin", "effect")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One question that an experiment asks of its outcomes."""
+
+    name: str
+    """Of the outcome that is measured: posted, or the server's own."""
+    role: Role = "secondary"
+    kind: Kind = "proportion"
+    direction: Direction = "increase"
+    """What is better."""
+    effect: float | None = None
+    """The least difference to control that is worth finding, above 0."""
+    label: str | None = None
+    """Count outcomes with this label."""
+    above: float | None = None
+    """Count outcomes above it."""
+    denominator: str | None = None
+    """Of a ratio: the outcome whose sum divides."""
+    limit: float | None = None
+    """Of a guardrail: the share that an arm must not exceed, between 0 and 1."""
+    margin: float | None = None
+    """Of a guardrail: by how much an arm may be worse than control, 0 or more."""
+
+    @property
+    def title(self) -> str:
+        """What people call it: `latency_ms>800`; unique in an experiment."""
+        if self.denominator is not None:
+            return f"{self.name}/{self.denominator}"
+        if self.label is not None:
+            return f"{self.name}={self.label}"
+        return self.name if self.above is None else f"{self.name}>{self.above:g}"
+
+    @classmethod
+    def parse(cls, text: str, role: Role) -> Metric:
+        """Read a metric as it is written above.
+
+        Raises:
+            UsageError: it is none; says what is wrong with it.
+        """
+        expression, *options = text.split(":")
+        found = _EXPRESSION.fullmatch(expression.strip())
+        if found is None:
+            raise _refused(text, "it is not written as one")
+        kind: Kind = "ratio" if found["denominator"] else "proportion"
+        named = dict[str, float]()
+        direction: Direction = "decrease" if found["name"] in WORSE_WHEN_MORE else "increase"
+        if found["limit"]:
+            direction = "decrease"
+        for option in options:
+            key, _, value = option.strip().partition("=")
+            if key in _OPTIONS:
+                named[key] = _number(text, value)
+            elif key in KINDS and not found["denominator"]:
+                kind = KINDS[KINDS.index(key)]
+            elif key in DIRECTIONS:
+                direction = DIRECTIONS[DIRECTIONS.index(key)]
+            else:
+                raise _refused(text, f"{option.strip()[:40]!r} is no option")
+        return check_metric(
+            cls(
+                found["name"],
+                role,
+                kind,
+                direction,
+                label=found["label"],
+                above=_number(text, found["above"]) if found["above"] else None,
+                denominator=found["denominator"],
+                limit=_number(text, found["limit"]) if found["limit"] else None,
+                effect=named.get("effect"),
+                margin=named.get("margin"),
+            )
+        )
+
+
+def check_metric(metric: Metric) -> Metric:
+    """Return a metric that can be measured.
+
+    Raises:
+        UsageError: it cannot; says why.
+    """
+    title = metric.title[:80]
+    for name in (metric.name, metric.denominator):
+        if name is not None and not is_name(name):
+            raise _refused(title, "a name is of a-z, 0-9, '.', '_' and '-'")
+    if metric.kind not in KINDS or metric.direction not in DIRECTIONS:
+        raise _refused(title, f"there is no {metric.kind!r:.20} that should {metric.direction!r}")
+    if (metric.kind == "ratio") != (metric.denominator is not None):
+        raise _refused(title, "a ratio has a denominator, and nothing else has")
+    numbers = (metric.effect, metric.limit, metric.margin, metric.above)
+    if any(number is not None and not math.isfinite(number) for number in numbers):
+        raise _refused(title, "a number in it is not finite")
+    if metric.kind != "proportion" and (metric.label is not None or metric.above is not None):
+        raise _refused(title, "a label or a limit is counted, as a proportion")
+    if metric.effect is not None and metric.effect <= 0:
+        raise _refused(title, "its least effect is not above 0")
+    bounded = metric.limit is not None or metric.margin is not None
+    if bounded != (metric.role == "guardrail"):
+        raise _refused(title, "a guardrail has a limit or a margin, and nothing else has")
+    if metric.limit is not None and metric.margin is not None:
+        raise _refused(title, "a limit is of an arm alone, a margin against control: choose one")
+    if metric.limit is not None and not (metric.kind == "proportion" and 0 < metric.limit < 1):
+        raise _refused(title, "a limit is of a proportion, and between 0 and 1")
+    if metric.margin is not None and metric.margin < 0:
+        raise _refused(title, "its margin is below 0")
+    return metric
+
+
+def check_metrics(metrics: Sequence[Metric]) -> None:
+    """Refuse metrics that cannot be one experiment's.
+
+    Raises:
+        UsageError: several are primary, two are one, or one cannot be measured.
+    """
+    titles = [check_metric(metric).title for metric in metrics if metric.role != "guardrail"]
+    primary = [metric.title for metric in metrics if metric.role == "primary"]
+    if len(primary) > 1:
+        raise UsageError(
+            f"{' and '.join(primary)} are both primary.",
+            fix="One metric decides; make the others secondary, or guardrails.",
+        )
+    guardrails = [metric.title for metric in metrics if metric.role == "guardrail"]
+    for several in (titles, guardrails):
+        if twice := next((title for title in several if several.count(title) > 1), None):
+            raise UsageError(f"{twice} is there twice.", fix="Name each metric once.")
+
+
+def _number(text: str, said: str) -> float:
+    percent = said.strip().endswith("%")
+    try:
+        number = float(said.strip().removesuffix("%"))
+    except ValueError:
+        raise _refused(text, f"{said[:40]!r} is no number") from None
+    return number / 100 if percent else number
+
+
+def _refused(text: str, why: str) -> UsageError:
+    return UsageError(
+        f"{text[:80]!r} is no metric: {why}.",
+        fix="E.g. solved, rating:mean, latency_ms>800, error<=5% (see docs/experiments.md).",
+    )
