@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -16,6 +17,7 @@ Policy = Literal["split", "canary", "bandit"]
 Method = Literal["asymptotic", "exact"]
 
 LEAST_FLOOR = 0.05
+_HEADER = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,100}")  # RFC 9110, 5.6.2
 _MOST_LISTED = 1000
 _LONGEST_UNIT = 200
 _CLOSE = 1e-6
@@ -201,7 +203,7 @@ def check_design(design: Design, arms: Sequence[Arm]) -> None:
         ),
         (design.layer is None and design.layer_start != 0, "layer_start is of a layer"),
         (
-            header is not None and not (header.isascii() and header == header.lower().strip(" :")),
+            header is not None and not _HEADER.fullmatch(header),
             "unit_header is a request header's name, in lower case",
         ),
         (

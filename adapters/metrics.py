@@ -89,7 +89,7 @@ class Metric:
         for option in options:
             key, _, value = option.strip().partition("=")
             if key in _OPTIONS:
-                named[key] = _number(text, value)
+                named[key] = read_number(repr(text[:80]), value)
             elif key in KINDS and not found["denominator"]:
                 kind = KINDS[KINDS.index(key)]
             elif key in DIRECTIONS:
@@ -103,9 +103,9 @@ class Metric:
                 kind,
                 direction,
                 label=found["label"],
-                above=_number(text, found["above"]) if found["above"] else None,
+                above=read_number(repr(text[:80]), found["above"]) if found["above"] else None,
                 denominator=found["denominator"],
-                limit=_number(text, found["limit"]) if found["limit"] else None,
+                limit=read_number(repr(text[:80]), found["limit"]) if found["limit"] else None,
                 effect=named.get("effect"),
                 margin=named.get("margin"),
             )
@@ -164,13 +164,18 @@ def check_metrics(metrics: Sequence[Metric]) -> None:
             raise UsageError(f"{twice} is there twice.", fix="Name each metric once.")
 
 
-def _number(text: str, said: str) -> float:
-    percent = said.strip().endswith("%")
+def read_number(what: str, said: str) -> float:
+    """Return a number, or a share as it is written: 5% is 0.05.
+
+    Raises:
+        UsageError: it is none.
+    """
+    text = said.strip()
     try:
-        number = float(said.strip().removesuffix("%"))
+        number = float(text.removesuffix("%"))
     except ValueError:
-        raise _refused(text, f"{said[:40]!r} is no number") from None
-    return number / 100 if percent else number
+        raise UsageError(f"{what}: {said[:40]!r} is no number.", fix="E.g. 0.05, or 5%.") from None
+    return number / 100 if text.endswith("%") else number
 
 
 def _refused(text: str, why: str) -> UsageError:

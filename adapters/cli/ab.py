@@ -1,18 +1,19 @@
-"""`adapters ab start | ramp | pause | stop | show | list | log`: experiments on live traffic."""
+"""`adapters ab create | start | ramp | pause | stop | show | list | log`: experiments."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from adapters.cli.designs import design_flags
 from adapters.cli.registry import JsonOption, ReasonOption, RegistryOption
+from adapters.designs import read_arm, read_design
 from adapters.errors import UsageError
-from adapters.experiments import Arm, Phase
+from adapters.experiments import Phase, Status
 from adapters.registry import Registry
 from adapters.render import emit_json, table
-from adapters.types import BASE_ARM, Ref
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,32 +22,47 @@ app = typer.Typer(
     help="Split live traffic between versions. Running servers follow within a second.",
 )
 NameArgument = Annotated[str, typer.Argument(help="The adapter.")]
+ExperimentOption = Annotated[str | None, typer.Option(help="Its name.  [default: ab-N]")]
 
 
 @app.command()
+@design_flags
+def create(
+    name: NameArgument,
+    said: Any,
+    experiment: ExperimentOption = None,
+    reason: ReasonOption = "",
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write an experiment down, and start nothing: `adapters ab start NAME` does.
+
+    Example: adapters ab create support --arm v1 --arm v2 --primary solved --guardrail 'error<=5%'
+    """
+    _show(_begin(name, said, experiment, reason, registry, "draft"), json)
+
+
+@app.command()
+@design_flags
 def start(
     name: NameArgument,
-    arm: Annotated[
-        list[str] | None,
-        typer.Option(help="VERSION=SHARE, e.g. v1=50; `base` is the base. Repeat it."),
-    ] = None,
-    experiment: Annotated[str | None, typer.Option(help="Its name.  [default: ab-N]")] = None,
+    said: Any,
+    experiment: ExperimentOption = None,
     reason: ReasonOption = "",
     registry: RegistryOption = None,
     json: JsonOption = False,
 ) -> None:
     """Split requests for NAME; a user stays with one arm. Requests that pin a version bypass it.
 
-    Without --arm, a paused experiment goes on: every user gets the arm that they had.
+    Without any arm, what was created starts, and what was paused goes on: every user gets the arm
+    that they had.
 
     Example: adapters ab start support --arm v1=50 --arm v2=50
     """
-    opened = Registry.open(registry)
-    if arm or experiment:
-        arms = [_arm(name, text) for text in arm or ()]
-        phase = opened.start_experiment(name, arms, experiment=experiment, reason=reason)
+    if said or experiment:
+        phase = _begin(name, said, experiment, reason, registry, "running")
     else:
-        phase = opened.resume_experiment(name, reason=reason)
+        phase = Registry.open(registry).resume_experiment(name, reason=reason)
     _show(phase, json)
 
 
@@ -62,7 +78,10 @@ def ramp(
 
     Example: adapters ab ramp support --arm v1=75 --arm v2=25
     """
-    shares = dict(_share(text) for text in arm)
+    arms = [read_arm(name, text) for text in arm]
+    shares = {each.name: each.weight for each, _ in arms}
+    if len(shares) < len(arms):
+        raise UsageError("One arm has two shares.", fix="Name each arm once.")
     _show(Registry.open(registry).ramp_experiment(name, shares, reason=reason), json)
 
 
@@ -138,26 +157,18 @@ def log(name: NameArgument, registry: RegistryOption = None, json: JsonOption = 
     typer.echo(table(["time", "actor", "experiment", "status", "shares", "reason"], rows))
 
 
-def _share(text: str) -> tuple[str, float]:
-    name, _, share = text.partition("=")
-    try:
-        return name, float(share)
-    except ValueError:
-        raise UsageError(
-            f"--arm {text}: no share.", fix="Write VERSION=SHARE, e.g. v1=50."
-        ) from None
-
-
-def _arm(name: str, text: str) -> Arm:
-    version, weight = _share(text)
-    if version == BASE_ARM:
-        return Arm(BASE_ARM, None, weight)
-    number = Ref.parse(f"{name}@{version}").number
-    if number is None:
-        raise UsageError(
-            f"--arm {text}: an arm is a version or base.", fix="E.g. v1=50 or base=50."
-        )
-    return Arm(version, number, weight)
+def _begin(
+    name: str,
+    said: dict[str, Any],
+    experiment: str | None,
+    reason: str,
+    registry: str | None,
+    status: Status,
+) -> Phase:
+    arms, design = read_design(name, said)
+    return Registry.open(registry).start_experiment(
+        name, arms, design=design, experiment=experiment, reason=reason, status=status
+    )
 
 
 def _show(phase: Phase | None, json: bool) -> None:
@@ -175,4 +186,4 @@ def _line(phase: Phase) -> str:
 
 def _shares(phase: Phase) -> list[tuple[str, str]]:
     total = sum(arm.weight for arm in phase.arms)
-    return [(arm.name, f"{arm.weight / total:.1%}") for arm in phase.arms]
+    return [(arm.name, "out" if arm.out else f"{arm.weight / total:.1%}") for arm in phase.arms]

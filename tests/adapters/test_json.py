@@ -109,6 +109,9 @@ LINES = {
     "du": ["du"],
     "ab show": ["ab start support --arm v1=50 --arm base=50", "ab show support"],
     "ab start": ["ab start support --arm v1=25 --arm v2=75 --reason why"],
+    "ab create": [
+        "ab create support --arm v1 --arm v2 --primary solved:effect=0.03 --guardrail error<=5%"
+    ],
     "ab ramp": [
         "ab start support --arm v1=25 --arm v2=75",
         "ab ramp support --arm v1=50 --arm v2=50",
