@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters.cli.designs import design_flags
+from adapters.cli.evidence import NameArgument, simulate
 from adapters.cli.registry import JsonOption, ReasonOption, RegistryOption
 from adapters.designs import read_arm, read_design
 from adapters.errors import UsageError
@@ -21,7 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Split live traffic between versions. Running servers follow within a second.",
 )
-NameArgument = Annotated[str, typer.Argument(help="The adapter.")]
 ExperimentOption = Annotated[str | None, typer.Option(help="Its name.  [default: ab-N]")]
 
 
@@ -64,6 +64,9 @@ def start(
     else:
         phase = Registry.open(registry).resume_experiment(name, reason=reason)
     _show(phase, json)
+
+
+app.command()(simulate)
 
 
 @app.command()

@@ -112,6 +112,11 @@ LINES = {
     "ab create": [
         "ab create support --arm v1 --arm v2 --primary solved:effect=0.03 --guardrail error<=5%"
     ],
+    "ab simulate": [
+        "ab create support --arm v1 --arm v2 --primary solved:effect=0.3",
+        "ab simulate support --mean 0.3 --units 500 --runs 50",
+        "ab simulate support --mean 0.3 --units 5000 --runs 50 --units-per-day 100",
+    ],
     "ab ramp": [
         "ab start support --arm v1=25 --arm v2=75",
         "ab ramp support --arm v1=50 --arm v2=50",

@@ -1,0 +1,105 @@
+"""`adapters ab simulate`: what an experiment will do, before it starts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from adapters.cli.designs import design_flags
+from adapters.cli.registry import JsonOption, RegistryOption
+from adapters.designs import read_design
+from adapters.errors import NotFound
+from adapters.experiments import Arm, Design
+from adapters.metrics import read_number
+from adapters.registry import Registry
+from adapters.render import emit_json, table
+
+NameArgument = Annotated[str, typer.Argument(help="The adapter.")]
+
+
+@design_flags
+def simulate(
+    name: NameArgument,
+    mean: Annotated[str, typer.Option(help="The metric under control, e.g. 30%.")],
+    said: Any,
+    sd: Annotated[float | None, typer.Option(help="Of one unit, where it is no share.")] = None,
+    effect: Annotated[
+        str | None, typer.Option(help="What to find, e.g. 3%.  [default: the metric's]")
+    ] = None,
+    units: Annotated[
+        int | None, typer.Option(min=1, help="When to give up.  [default: planned units]")
+    ] = None,
+    units_per_day: Annotated[
+        float | None, typer.Option(min=1, help="Traffic, to tell days, too.")
+    ] = None,
+    drift: Annotated[
+        str, typer.Option(help="By how much the metric moves meanwhile, in all arms.")
+    ] = "0",
+    runs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Of each kind.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="The same one gives the same numbers.")] = 0,
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run the experiment on NAME, or one that flags describe, thousands of times over.
+
+    Without an effect: how often anything is claimed, however often one looks. With it in the last
+    arm: how often it is found, and after how many units.
+
+    Example: adapters ab simulate support --mean 30% --effect 3% --units-per-day 800
+    """
+    from serve.experiments.forecast import forecast
+
+    arms, design = read_design(name, said) if said else _planned(name, registry)
+    found = forecast(
+        arms,
+        design,
+        mean=read_number("--mean", mean),
+        sd=sd,
+        effect=None if effect is None else read_number("--effect", effect),
+        units=units,
+        drift=read_number("--drift", drift),
+        runs=runs,
+        seed=seed,
+    ).as_json(units_per_day)
+    if json:
+        emit_json(found)
+        return
+    typer.echo(
+        f"{found['metric']}: {found['mean']:g} and {found['mean'] + found['effect']:g}, "
+        f"{found['arms']} arms, {found['units']:,} units, {found['runs']:,} runs of each, "
+        f"{found['method']}"
+    )
+    within = found["units_80_percent"]
+    rows = [
+        ["false positives", _percent(found["false_positive_rate"]), f"alpha {found['alpha']:g}"],
+        ["power", _percent(found["power"]), f"misled {found['misled']:.1%}"],
+        ["units until it is found", f"{found['median_units']:,.0f}", _days(found["median_days"])],
+        ["mean", f"{found['mean_units']:,.0f}", _days(found["mean_days"])],
+        [
+            "of four runs in five",
+            "more" if within is None else f"{within:,.0f}",
+            _days(found["days_80_percent"]),
+        ],
+        ["a test that looks once", f"{found['units_fixed']:,}", "for 80 % power"],
+    ]
+    typer.echo(table(["", "", ""], rows))
+
+
+def _planned(name: str, registry: str | None) -> tuple[tuple[Arm, ...], Design]:
+    opened = Registry.open(registry)
+    opened.versions(name)  # says which adapters there are, where there is none of that name
+    if phase := opened.experiment(name):
+        return phase.arms, phase.design
+    raise NotFound(
+        f"No experiment is on {name}.",
+        fix="Describe one: --arm v1 --arm v2 --primary solved:effect=3%",
+    )
+
+
+def _percent(rate: dict[str, float]) -> str:
+    return f"{rate['rate']:.1%} ({rate['low']:.1%} to {rate['high']:.1%})"
+
+
+def _days(days: float | None) -> str:
+    return "" if days is None else f"{days:,.1f} days"
