@@ -18,6 +18,7 @@ from adapters.errors import AdaptersError
 from serve.engines.asking import ask
 from serve.engines.engine import Engine
 from serve.engines.last_words import LastWords
+from serve.experiments.control import Control
 from serve.http.access import MODELS_PATH, Kind, classify, stored_response
 from serve.http.asgi import (
     ASGIApp,
@@ -70,6 +71,7 @@ class Gate:
         keys: Keys,
         limits: Limits | None = None,
         readiness: Readiness | None = None,
+        control: Control | None = None,
     ) -> None:
         self._app = app
         self._engine = engine
@@ -79,6 +81,7 @@ class Gate:
         self._inventory = Inventory(admission, base)
         self._keys = keys
         self._limits = limits or Limits()
+        self._control = control
         self._chosen = Chosen()
         self._document = described(engine.document())
         self._readiness = readiness or Readiness(engine, Drain())
@@ -127,6 +130,8 @@ class Gate:
         elif kind is Kind.ADAPTERS:
             found = await self._inventory.answer(self._snapshot(), scope["method"], path)
             await send_json(send, 200, found)
+        elif kind is Kind.EXPERIMENTS and self._control:
+            await self._operate(self._control, caller, scope, receive, send)
         elif kind is Kind.ROUTED and scope["method"] == "POST":
             with self._drain.running():
                 await self._route(caller, scope, receive, send)
@@ -134,6 +139,16 @@ class Gate:
             if kind is Kind.STORED:
                 caller.check_response(stored_response(path))
             await self._app(scope, receive, send)
+
+    async def _operate(
+        self, control: Control, caller: Caller, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Change or show an experiment; what is written to the registry bears the key's name."""
+        method, content = scope["method"], {}
+        if method == "POST" and (body := await read(receive, self._limits)):
+            content = parse(body)
+        by = f"key {caller.key.name}" if caller.key else "http"
+        await send_json(send, 200, await control.answer(method, path_of(scope), content, by))
 
     def _models(self, caller: Caller, path: str) -> dict[str, Any]:
         model = path.removeprefix(MODELS_PATH).removeprefix("/")

@@ -23,6 +23,7 @@ from adapters.leases import Holding
 from adapters.lint import read_base_config
 from adapters.memory import free_bytes
 from adapters.registry import Registry
+from serve.experiments.control import Control
 from serve.gate import Gate
 from serve.http.asgi import ASGIApp
 from serve.http.draining import Drain
@@ -178,6 +179,7 @@ async def _serve(
                 snapshot=lambda: handover.current,
                 base=base,
                 keys=keys,
+                control=Control(registry),
             )
             background = [
                 asyncio.create_task(each)

@@ -1,4 +1,4 @@
-"""`adapters ab create | start | ramp | pause | stop | show | list | log`: experiments."""
+"""`adapters ab`: experiments on live traffic, from the first draft to the end."""
 
 from __future__ import annotations
 
@@ -86,6 +86,21 @@ def ramp(
     if len(shares) < len(arms):
         raise UsageError("One arm has two shares.", fix="Name each arm once.")
     _show(Registry.open(registry).ramp_experiment(name, shares, reason=reason), json)
+
+
+@app.command("take-out")
+def take_out(
+    name: NameArgument,
+    arm: Annotated[str, typer.Argument(help="The arm, e.g. v2; never the control.")],
+    reason: ReasonOption = "",
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Give an arm's users the control. Everybody else stays with the arm that they have.
+
+    Example: adapters ab take-out support v2 --reason "it answers in French"
+    """
+    _show(Registry.open(registry).take_out(name, arm, reason=reason), json)
 
 
 @app.command()

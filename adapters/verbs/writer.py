@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +14,8 @@ from adapters.errors import BaseMismatch, Rejected
 from adapters.journals import ABOVE, LOG, entry_line
 from adapters.reading import Reader
 from adapters.types import LogEntry, Manifest
+
+_ACTING: ContextVar[str] = ContextVar("acting", default="")
 
 
 class Writer(Reader):
@@ -76,8 +81,20 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+@contextmanager
+def acting(name: str) -> Iterator[None]:
+    """Have the verbs within say that somebody else does it: whoever asked a server to."""
+    token = _ACTING.set(name)
+    try:
+        yield
+    finally:
+        _ACTING.reset(token)
+
+
 def actor() -> str:
-    """Who does it: $ADAPTERS_ACTOR, else the login name."""
+    """Who does it: as `acting` says, else $ADAPTERS_ACTOR, else the login name."""
+    if name := _ACTING.get():
+        return name
     try:
         return os.environ.get("ADAPTERS_ACTOR") or getpass.getuser()
     except (KeyError, OSError):  # a container's user without a passwd entry

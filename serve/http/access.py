@@ -26,6 +26,8 @@ class Kind(Enum):
     """Our list of models, or one of them."""
     ADAPTERS = auto()
     """Our inventory: where versions stand on this server, for its operators."""
+    EXPERIMENTS = auto()
+    """Experiments on live traffic, for its operators."""
     DOCUMENT = auto()
     """What there is for clients, as OpenAPI."""
     PLAIN = auto()
@@ -40,6 +42,7 @@ class Kind(Enum):
 
 MODELS_PATH = "/v1/models"
 ADAPTERS_PATH = "/v1/adapters"
+EXPERIMENTS_PATH = "/v1/experiments"
 _KINDS = {
     "/health": Kind.OPEN,
     "/metrics": Kind.METRICS,
@@ -82,6 +85,8 @@ def classify(path: str) -> Kind:
         return Kind.MODELS
     if path == ADAPTERS_PATH or path.startswith(f"{ADAPTERS_PATH}/"):
         return Kind.ADAPTERS
+    if path == EXPERIMENTS_PATH or path.startswith(f"{EXPERIMENTS_PATH}/"):
+        return Kind.EXPERIMENTS
     if stored_response(path):
         return Kind.STORED
     return _KINDS.get(path, Kind.DENIED)

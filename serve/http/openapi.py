@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adapters import __version__
-from serve.http.access import ADAPTERS_PATH, MODELS_PATH, Kind, classify, keyless
+from serve.http.access import ADAPTERS_PATH, EXPERIMENTS_PATH, MODELS_PATH, Kind, classify, keyless
 
 _SCHEMAS = "#/components/schemas/"
 _SOME_ID = "resp_0"
@@ -21,6 +21,7 @@ _KEYS = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
+_OBJECT = {"type": "object", "additionalProperties": True}
 _OURS = {
     "/ready": {"get": "Whether requests can be served now, and what is waited for"},
     f"{MODELS_PATH}/{{model}}": {"get": "One name that can be asked for"},
@@ -31,6 +32,17 @@ _OURS = {
         "post": "Load a version and keep it in memory",
         "delete": "Let a version be evicted again",
     },
+    EXPERIMENTS_PATH: {
+        "get": "The experiments that are not over",
+        "post": "Create an experiment; `start` starts it, too",
+    },
+    f"{EXPERIMENTS_PATH}/{{name}}": {"get": "The experiment on an adapter that is not over"},
+    f"{EXPERIMENTS_PATH}/{{name}}/log": {"get": "Every phase of the experiments on an adapter"},
+    f"{EXPERIMENTS_PATH}/{{name}}/start": {"post": "Start a draft, or have a paused one go on"},
+    f"{EXPERIMENTS_PATH}/{{name}}/ramp": {"post": "Give the arms other shares"},
+    f"{EXPERIMENTS_PATH}/{{name}}/take-out": {"post": "Give an arm's units the control"},
+    f"{EXPERIMENTS_PATH}/{{name}}/pause": {"post": "Have requests go where they would without"},
+    f"{EXPERIMENTS_PATH}/{{name}}/stop": {"post": "End the experiment"},
 }
 
 
@@ -43,7 +55,9 @@ def described(document: Mapping[str, Any]) -> dict[str, Any]:
         if kind_of(path) is Kind.ROUTED:
             _require_model(item["post"], schemas)
     for path, operations in _OURS.items():
-        paths[path] = {method: _operation(path, summary) for method, summary in operations.items()}
+        paths[path] = {
+            method: _operation(path, method, summary) for method, summary in operations.items()
+        }
     for path, item in paths.items():
         if keyless(kind_of(path)):
             for operation in item.values():
@@ -79,7 +93,7 @@ def _require_model(operation: Mapping[str, Any], schemas: dict[str, Any]) -> Non
         schema["required"] = sorted({*schema.get("required", ()), "model"})
 
 
-def _operation(path: str, summary: str) -> dict[str, Any]:
+def _operation(path: str, method: str, summary: str) -> dict[str, Any]:
     named = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in re.findall(r"\{(\w+)\}", path)
@@ -87,7 +101,12 @@ def _operation(path: str, summary: str) -> dict[str, Any]:
     replies = {"200": {"description": "Successful Response"}}
     if named:
         replies["404"] = {"description": "Nothing here has that name"}
-    return {"summary": summary, "parameters": named, "responses": replies}
+    operation = {"summary": summary, "parameters": named, "responses": replies}
+    if method == "post" and path.startswith(EXPERIMENTS_PATH):
+        replies["400"] = {"description": "It cannot be meant; the message says why"}
+        replies["409"] = {"description": "Something else was decided meanwhile"}
+        operation["requestBody"] = {"content": {"application/json": {"schema": _OBJECT}}}
+    return operation
 
 
 def _used(paths: Mapping[str, Any], schemas: Mapping[str, Any]) -> set[str]:

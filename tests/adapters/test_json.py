@@ -121,6 +121,7 @@ LINES = {
         "ab start support --arm v1=25 --arm v2=75",
         "ab ramp support --arm v1=50 --arm v2=50",
     ],
+    "ab take-out": ["ab start support --arm v1 --arm v2", "ab take-out support v2 --reason bad"],
     "ab pause": ["ab start support --arm v1=25 --arm v2=75", "ab pause support"],
     "ab list": ["ab start support --arm v1=25 --arm v2=75", "ab list"],
     "ab log": ["ab start support --arm v1=25 --arm v2=75", "ab log support"],

@@ -55,7 +55,7 @@ def test_every_route_of_vllm_is_accounted_for(routes: Routes) -> None:
 def test_the_guide_names_nothing_that_there_is_not(routes: Routes) -> None:
     served, shut = tables()
     assert shut <= routes
-    ours = ("/ready", "/openapi.json", "/v1/models/", "/v1/adapters")
+    ours = ("/ready", "/openapi.json", "/v1/models/", "/v1/adapters", "/v1/experiments")
     assert all(path.startswith(ours) for _, path in served - routes), served - routes
 
 

@@ -18,6 +18,14 @@ OURS = {
     "/v1/adapters/{ref}": {"get"},
     "/v1/adapters/{ref}/load": {"post"},
     "/v1/adapters/{ref}/pin": {"post", "delete"},
+    "/v1/experiments": {"get", "post"},
+    "/v1/experiments/{name}": {"get"},
+    "/v1/experiments/{name}/log": {"get"},
+    "/v1/experiments/{name}/start": {"post"},
+    "/v1/experiments/{name}/ramp": {"post"},
+    "/v1/experiments/{name}/take-out": {"post"},
+    "/v1/experiments/{name}/pause": {"post"},
+    "/v1/experiments/{name}/stop": {"post"},
 }
 
 
