@@ -146,15 +146,17 @@ class Phase:
         return shares
 
 
-def check_arms(arms: Sequence[Arm]) -> None:
+def check_arms(arms: Sequence[Arm], *, alone: bool = False) -> None:
     """Refuse arms that are none, or no two.
+
+    `alone`: whether one will do, as where a shadow stands beside it.
 
     Raises:
         InvalidName: an arm's name is none.
         UsageError: fewer than two arms, two of one name, no version, a share that is not above 0,
             or shares that do not sum.
     """
-    if len(arms) < 2:
+    if len(arms) < 2 - alone:
         raise UsageError("An experiment needs two arms.", fix="Repeat --arm, e.g. --arm v1=50.")
     if len({arm.name for arm in arms}) < len(arms):
         raise UsageError("Two arms have one name.", fix="Name each side once.")
@@ -232,15 +234,18 @@ def check_design(design: Design, arms: Sequence[Arm]) -> None:
             "a canary's last step is 100 %",
         ),
         (
-            design.policy == "bandit" and design.primary is None,
-            "a bandit needs a primary metric to follow",
+            design.policy == "bandit" and (design.primary is None or len(arms) < 2),
+            "a bandit needs a primary metric to follow, and two arms",
         ),
         (
             design.policy == "bandit"
             and not LEAST_FLOOR <= design.floor <= min(1 / len(arms), *shares) + _CLOSE,
             f"floor lies between {LEAST_FLOOR} and each arm's share",
         ),
-        (design.auto_promote and design.primary is None, "without a primary metric nobody wins"),
+        (
+            design.auto_promote and (design.primary is None or len(arms) < 2),
+            "without a primary metric and two arms nobody wins",
+        ),
         (design.step_units < 1 or not 0 <= design.step_s < 1e9, "a canary's steps take something"),
         (not 0 < design.shadow_share <= 1, "shadow_share is a share, above 0"),
         (
@@ -266,7 +271,7 @@ def ramped(arms: Sequence[Arm], shares: Mapping[str, float]) -> tuple[Arm, ...]:
             fix="Give each its share: " + " ".join(f"--arm {arm.name}=50" for arm in arms),
         )
     changed = tuple(replace(arm, weight=shares[arm.name]) for arm in arms)
-    check_arms(changed)
+    check_arms(changed, alone=len(arms) == 1)
     return changed
 
 
@@ -277,5 +282,5 @@ def without(arms: Sequence[Arm], name: str) -> tuple[Arm, ...]:
         UsageError: it is the control.
     """
     changed = tuple(replace(arm, out=arm.out or arm.name == name) for arm in arms)
-    check_arms(changed)
+    check_arms(changed, alone=len(arms) == 1)
     return changed

@@ -42,6 +42,8 @@ class Experiments(Writer):
     ) -> Phase:
         """Split the requests for `name` between arms from now on; the first one is the control.
 
+        One arm alone is possible where the design has a shadow.
+
         `experiment`: its name; None numbers it (`ab-1`, `ab-2`, …). `status`: "draft" keeps it
         until `resume_experiment` starts it.
 
@@ -53,7 +55,7 @@ class Experiments(Writer):
                 layer has some of its units.
         """
         assert status in ("draft", "running")
-        check_arms(arms)
+        check_arms(arms, alone=design.shadow is not None)
         check_design(design, arms)
         self._numbers(name)
         with self._backend.writing(name):
