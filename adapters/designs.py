@@ -52,7 +52,7 @@ def read_design(name: str, said: Mapping[str, Any]) -> tuple[tuple[Arm, ...], De
         elif key != "arms":
             fields[key] = _field(name, key, value)
     arms = _arms(name, said.get("arms") or ())
-    check_arms(arms)
+    check_arms(arms, alone=fields.get("shadow") is not None)
     design = Design(metrics=tuple(metrics), **fields)
     check_design(design, arms)
     return arms, design

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapters.designs import read_design
 from adapters.errors import UsageError
 from adapters.experiments import Arm, Design
 from adapters.metrics import Metric
@@ -17,8 +19,9 @@ PRIMARY = (Metric("solved", "primary"),)
 
 
 @pytest.fixture
-def support(registry: Registry, make_adapter: MakeAdapter) -> Registry:
+def support(tmp_path: Path, make_adapter: MakeAdapter) -> Registry:
     """A registry with `support@v1` and `v2`."""
+    registry = Registry.open(tmp_path / "registry")
     for seed in (1, 2):
         registry.publish("support", make_adapter(seed=seed), base=BASE)
     return registry
@@ -31,6 +34,13 @@ def test_a_shadow_stands_beside_one_arm(support: Registry) -> None:
     support.ramp_experiment("support", {"v1": 1})
     with pytest.raises(UsageError, match="control"):
         support.take_out("support", "v1")
+
+
+def test_it_is_written_down_as_any_other() -> None:
+    assert read_design("support", {"arms": ["v1"], "shadow": "v2"}) == (
+        (Arm("v1", 1, 1.0),),
+        Design(shadow=2),
+    )
 
 
 @pytest.mark.parametrize(
