@@ -18,7 +18,7 @@ from adapters.errors import Conflict, UsageError
 from adapters.types import is_name
 
 NUMBERS = ("latency_ms", "ttft_ms", "output_tokens")
-BOOLEANS = ("error", "refusal")
+BOOLEANS = ("error", "refusal", "regenerate")
 LABELS = ("finish_reason",)
 IMPLICIT = (*NUMBERS, *BOOLEANS, *LABELS)
 """Metrics that the server measures itself, as they are called in `Exposure`."""
@@ -46,11 +46,20 @@ class Exposure:
     request_id: str
     at_s: float
     error: bool = False
+    """The server's fault or the engine's, before or in the middle of an answer."""
     refusal: bool = False
     latency_ms: float | None = None
+    """Until the answer's last byte, or until the client left; None: it failed, or was refused."""
     ttft_ms: float | None = None
+    """Of a stream: until its first token."""
     output_tokens: int | None = None
     finish_reason: str | None = None
+    """In the words of OpenAI's chat completions, whatever the endpoint."""
+    regenerate: bool = False
+    """The same unit asked the very same again: the answer that it had was not what it wanted."""
+    source: str = "user"
+    """How the unit was known: header, user, session; or request, where it was not, and each
+    request is a unit by itself."""
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     """Tells a batch that is written again from another answer: clients may repeat request ids."""
 
@@ -152,6 +161,8 @@ class Units:
     sum: NDArray[numpy.float64]
     squares: NDArray[numpy.float64]
     """Sum of squares."""
+    source: NDArray[numpy.str_] = field(default_factory=lambda: numpy.empty(0, numpy.str_))
+    """How the unit was known (`Exposure.source`)."""
 
 
 class Store(Protocol):

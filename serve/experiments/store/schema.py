@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from adapters.errors import Unavailable
 from serve.experiments.store.database import Database
 
-_MIGRATIONS = Path(__file__).with_name("migrations")
+MIGRATIONS = Path(__file__).with_name("migrations")
 _LOCK = 0x5357_5953  # any number that nobody else in the database locks by
 _LOCK_TIMEOUT_S = 30
 VERSION_TABLE = "experiment_schema"
@@ -28,7 +28,7 @@ def bring_up(database: Database) -> None:
         Unavailable: the database is gone, full, or of a later release than this.
     """
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
     lock = FileLock(f"{database.path}.lock", timeout=_LOCK_TIMEOUT_S) if database.path else None
     try:

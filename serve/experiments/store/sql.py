@@ -43,6 +43,7 @@ class SqlStore:
         self.name = self._database.name
         """The URL, without its password."""
         bring_up(self._database)
+        self._database.engine.dispose()  # of no use to a process that is forked meanwhile
 
     def expose(self, batch: Sequence[Exposure]) -> None:
         if batch:

@@ -26,7 +26,7 @@ from adapters.errors import UsageError
 from serve.experiments.store.base import BOOLEANS, IMPLICIT, LABELS, Measure, Units
 from serve.experiments.store.tables import exposures, outcomes
 
-_SUMS = 6
+_SUMS = 7
 """Where a row's sums begin."""
 
 
@@ -59,6 +59,7 @@ def sum_units(connection: Connection, experiment: str, measures: Sequence[Measur
         count=sums[0].astype(numpy.int64),
         sum=sums[1],
         squares=sums[2],
+        source=numpy.asarray(columns[6], numpy.str_),
     )
 
 
@@ -74,8 +75,9 @@ def _served(experiment: str, measures: Sequence[Measure]) -> Select[Any]:
         .subquery("grouped")
     )
     phase, unit, arm, seq, number, *summed = grouped.c
+    chosen = (first.c.probability, first.c.at_s, number, first.c.source)
     return (
-        select(phase, unit, arm, first.c.probability, first.c.at_s, number, *summed)
+        select(phase, unit, arm, *chosen, *summed)
         .join_from(grouped, first, first.c.seq == seq)
         .order_by(seq)
     )

@@ -36,6 +36,8 @@ exposures = Table(
     Column("ttft_ms", Double),
     Column("output_tokens", Integer),
     Column("finish_reason", String),
+    Column("regenerate", Boolean, nullable=False),
+    Column("source", String, nullable=False),
     Index("experiment_exposures_id", "id", unique=True),
     Index("experiment_exposures_unit", "experiment", "phase", "unit"),
     Index("experiment_exposures_request", "request_id"),

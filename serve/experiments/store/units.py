@@ -1,4 +1,4 @@
-"""How a unit is written down: so that it can be counted, and not read.
+"""How experiments and units are written down: these so that they can be counted, and not read.
 
 Who was assigned is a user's name or address as often as not. Its keyed hash counts as well; the key
 is the experiment's salt, which is in the registry and not in the database, so that neither holds
@@ -13,6 +13,17 @@ import hmac
 
 _HEX_DIGITS = 32
 _LONGEST = 200
+
+
+def key_of(adapter: str, experiment: str) -> str:
+    """Return what an experiment is called in the store: `support/ab-1`, one among all adapters."""
+    return f"{adapter}/{experiment}"
+
+
+def names_of(key: str) -> tuple[str, str]:
+    """Return adapter and experiment of such a key."""
+    adapter, _, experiment = key.partition("/")
+    return adapter, experiment
 
 
 def stored(unit: str, salt: str, *, hashed: bool = True) -> str:

@@ -26,6 +26,7 @@ MEASURES = [
     Measure("mood", label="happy"),
     Measure("output_tokens"),
     Measure("refusal"),
+    Measure("regenerate"),
     Measure("finish_reason", label="stop"),
 ]
 placed = {
@@ -42,6 +43,8 @@ some_exposures = st.lists(
         **placed,
         probability=st.sampled_from([0.1, 0.5]),
         refusal=st.booleans(),
+        regenerate=st.booleans(),
+        source=st.sampled_from(["user", "request"]),
         output_tokens=st.none() | st.integers(0, 5),
         finish_reason=st.none() | st.sampled_from(["stop", "length"]),
     ),
@@ -131,6 +134,7 @@ class Machine(RuleBasedStateMachine):
             ]
             assert (found.arm[row], found.at_s[row]) == (entry.arm, entry.at_s)
             assert found.probability[row] == entry.probability
+            assert found.source[row] == entry.source
             assert found.exposures[row] == len(ours)
             assert found.crossed[row] == (len(ours) < len(served))
             for number, measure in enumerate(MEASURES):

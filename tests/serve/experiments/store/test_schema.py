@@ -8,17 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from adapters.errors import MissingExtra, Unavailable, UsageError
 from adapters.home import home
-from serve.experiments.store.schema import VERSION_TABLE
+from serve.experiments.store.database import Database
+from serve.experiments.store.schema import MIGRATIONS, VERSION_TABLE
 from serve.experiments.store.sql import SqlStore
 from serve.experiments.store.tables import metadata
 from tests.serve.experiments.store.conftest import Open
 from tests.serve.experiments.store.postgres import Postgres
-from tests.serve.experiments.store.rows import EXPERIMENT, outcome
+from tests.serve.experiments.store.rows import EXPERIMENT, exposure, outcome
 
 _SERIALIZABLE = "default_transaction_isolation = serializable"
 
@@ -28,6 +31,31 @@ def test_migrations_make_the_tables_that_are_read_and_written(store: SqlStore) -
         options = {"version_table": VERSION_TABLE, "compare_type": True}
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
+
+
+_ROW_OF_0001 = """
+INSERT INTO experiment_exposures (id, experiment, phase, arm, unit, probability, request_id, at_s,
+                                  error, refusal, latency_ms, output_tokens, finish_reason)
+VALUES ('5f5f', 'support/ab-1', 1, 'v1', 'ann', 0.5, 'r-ann', 1000, true, false, 12.5, 7, 'stop')
+"""
+
+
+def test_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
+    url: str, opened: Open
+) -> None:
+    database = Database(url)
+    with database.transaction() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(_ROW_OF_0001)
+    database.engine.dispose()
+    store = opened()
+    measured = {"latency_ms": 12.5, "output_tokens": 7, "finish_reason": "stop"}
+    before = exposure(id="5f5f", error=True, **measured, regenerate=False, source="user")
+    assert list(store.exposures(EXPERIMENT)) == [before]
+    store.expose([exposure("ben", regenerate=True, source="request")])
+    assert [each.regenerate for each in store.exposures(EXPERIMENT)] == [False, True]
 
 
 def test_a_schema_of_a_later_release_is_refused_and_left_as_it_is(

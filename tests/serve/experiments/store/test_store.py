@@ -24,7 +24,7 @@ def test_what_was_kept_is_there_for_whoever_opens_it_next(opened: Open) -> None:
     store = opened()
     given = [
         exposure("ann", latency_ms=12.5, ttft_ms=3.0, output_tokens=7, finish_reason="stop"),
-        exposure("ben", "base", error=True, refusal=True),
+        exposure("ben", "base", error=True, refusal=True, regenerate=True, source="session"),
     ]
     posted = [
         outcome(True),

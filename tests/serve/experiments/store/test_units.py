@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from serve.experiments.store.units import stored
+from serve.experiments.store.units import key_of, names_of, stored
 
 
 def test_a_unit_is_written_the_same_way_by_everybody_and_cannot_be_read() -> None:
     # printf 'unit:ann@example.com' | openssl dgst -sha256 -hmac 5a17
     assert stored("ann@example.com", "5a17") == "5d365f5e59bb84d5f64f0382ef784c23"
+
+
+def test_an_experiment_is_one_among_all_adapters() -> None:
+    assert key_of("support", "ab-1") == "support/ab-1" != key_of("tone", "ab-1")
+    assert names_of(key_of("support", "ab-1")) == ("support", "ab-1")
 
 
 def test_two_experiments_do_not_lead_to_each_other() -> None:
