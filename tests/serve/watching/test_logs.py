@@ -61,7 +61,7 @@ def lines() -> Iterator[Lines]:
 def test_a_line_a_request(
     serve: MakeServer, registry: Registry, support: tuple[Version, Version], lines: Lines
 ) -> None:
-    registry.start_experiment("support", [Arm("v1", 1, 1e9), Arm("v2", 2, 1e-9)])
+    registry.start_experiment("support", [Arm("v1", 1, 99.9999999), Arm("v2", 2, 1e-7)])
     server = serve()
     server.chat(
         "support", content={"max_tokens": 3, "stream": True}, headers={"x-request-id": "mine"}

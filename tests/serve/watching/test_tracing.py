@@ -36,7 +36,7 @@ def server(
 def test_a_span_says_who_was_asked_and_who_answered(
     server: Server, spans: InMemorySpanExporter, registry: Registry, support: Any
 ) -> None:
-    registry.start_experiment("support", [Arm("v1", 1, 1e9), Arm("v2", 2, 1e-9)])
+    registry.start_experiment("support", [Arm("v1", 1, 99.9999999), Arm("v2", 2, 1e-7)])
     server.chat("support", content={"max_tokens": 3, "stream": True})
     (span,) = spans.get_finished_spans()
     assert (span.name, span.kind) == ("chat support", SpanKind.SERVER)
