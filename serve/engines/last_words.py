@@ -5,10 +5,7 @@ from __future__ import annotations
 from adapters.errors import Unavailable
 from serve.engines.engine import Engine
 from serve.http.asgi import Message, Send
-from serve.http.failures import event
-
-_ERRORS = (b'data: {"error"', b"event: error")
-"""How vLLM's streams begin to say what went wrong."""
+from serve.http.failures import STREAM_ERRORS, event
 
 
 class LastWords:
@@ -24,7 +21,7 @@ class LastWords:
         """Pass a message on, but for an error that comes from a dead engine."""
         if message["type"] == "http.response.start" and message["status"] >= 500:
             self._death = await self._dead()
-        elif message.get("body", b"").startswith(_ERRORS) and (death := await self._dead()):
+        elif message.get("body", b"").startswith(STREAM_ERRORS) and (death := await self._dead()):
             message = {**message, "body": event(death, self._path)}
         if not self._death:
             await self._send(message)

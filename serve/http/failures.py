@@ -44,6 +44,8 @@ class RateLimited(RequestRefused):
         self.retry_after_s = retry_after_s
 
 
+STREAM_ERRORS = (b'data: {"error"', b"event: error")
+"""How an event begins that says what went wrong: vLLM's, and ours."""
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
