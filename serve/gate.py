@@ -19,6 +19,7 @@ from serve.engines.asking import ask
 from serve.engines.engine import Engine
 from serve.engines.last_words import LastWords
 from serve.experiments.control import Control
+from serve.experiments.recording import Recording
 from serve.http.access import MODELS_PATH, Kind, classify, stored_response
 from serve.http.asgi import (
     ASGIApp,
@@ -34,6 +35,7 @@ from serve.http.asgi import (
 from serve.http.body import ClientGone, Limits, parse, read, replaced, spoken, while_connected
 from serve.http.draining import Drain
 from serve.http.failures import RequestRefused, document, headers_of, kind_of, status_of
+from serve.http.finish import watched
 from serve.http.grammars import check_grammars
 from serve.http.openapi import described
 from serve.http.usage import counted
@@ -72,6 +74,7 @@ class Gate:
         limits: Limits | None = None,
         readiness: Readiness | None = None,
         control: Control | None = None,
+        recording: Recording | None = None,
     ) -> None:
         self._app = app
         self._engine = engine
@@ -82,6 +85,7 @@ class Gate:
         self._keys = keys
         self._limits = limits or Limits()
         self._control = control
+        self._recording = recording
         self._chosen = Chosen()
         self._document = described(engine.document())
         self._readiness = readiness or Readiness(engine, Drain())
@@ -170,9 +174,14 @@ class Gate:
         name = found.version.engine_name if found.version else self._base.names[0]
         noted = exchange(scope)
         noted.asked, noted.route, noted.engine_name = model, found, name
+        if self._recording:
+            self._recording.begin(noted, path, content)
         content["model"] = found.weights.engine_name if found.weights else self._base.names[0]
         content, terms = await self._chosen.filled(found.version, name, path, content)
         content = caller.sealed(path, content)
+        headers = _headers(found, name)
+        if self._recording:
+            headers += self._recording.tell(noted, path, content)
         began = time.monotonic()
         async with AsyncExitStack() as admitted:
             metering = metered(caller.allowance, path, content, send, noted.tally)
@@ -184,9 +193,11 @@ class Gate:
                     await admitted.enter_async_context(using)
                 noted.admission_s = time.monotonic() - began
             content, send = counted(path, content, send, noted.tally)
+            if noted.exposure:
+                send = watched(path, send, noted.finish)
             noted.content = content
             scope, receive = replaced(scope, receive, content)
-            words = LastWords(with_headers(send, _headers(found, name)), self._engine, path)
+            words = LastWords(with_headers(send, headers), self._engine, path)
             await ask(self._app, terms, scope, receive, words.send)
             words.check()
 

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 from argparse import Namespace
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
@@ -24,6 +25,11 @@ from adapters.lint import read_base_config
 from adapters.memory import free_bytes
 from adapters.registry import Registry
 from serve.experiments.control import Control
+from serve.experiments.recording import Recording
+from serve.experiments.store.base import Store
+from serve.experiments.store.recorder import Recorder
+from serve.experiments.store.sql import SqlStore
+from serve.experiments.token import Tokens
 from serve.gate import Gate
 from serve.http.asgi import ASGIApp
 from serve.http.draining import Drain
@@ -85,6 +91,9 @@ class Settings:
     to vLLM, where they may wait for ever."""
     log_format: logs.Format = "text"
     log_prompts: bool = False
+    store: str | None = None
+    """Where exposures and outcomes of experiments are kept, as a URL; None: a SQLite file in
+    $ADAPTERS_HOME."""
 
 
 def run(settings: Settings) -> int:
@@ -102,6 +111,7 @@ def run(settings: Settings) -> int:
         check_exposure(settings.host)  # and again once vLLM's own flags are read
     registry = Registry.open(settings.registry)
     registry.names()  # a registry that cannot be read is refused here and now
+    store, tokens = SqlStore(settings.store), Tokens()
     found = bases.resolve(settings.base, revision=settings.revision)
     _prepare_environment()
     try:
@@ -122,10 +132,21 @@ def run(settings: Settings) -> int:
     log.info("Slots: %s (%s)", " ".join(slots.flags()), slots.reason)
     base = Base(tuple(args.served_model_name), found.model)
     keys = _keys(settings, args)
+    log.info("Store of experiments: %s", store.name)
     try:
-        return asyncio.run(
-            _serve(settings, args, registry, base, keys, read_base_config(found.path))
-        )
+        with closing(store):
+            return asyncio.run(
+                _serve(
+                    settings,
+                    args,
+                    registry,
+                    base,
+                    keys,
+                    read_base_config(found.path),
+                    store,
+                    tokens,
+                )
+            )
     except KeyboardInterrupt:
         return 130
     except SystemExit:
@@ -139,11 +160,18 @@ async def _serve(
     base: Base,
     keys: Keys,
     config: dict[str, Any],
+    store: Store,
+    tokens: Tokens,
 ) -> int:
     from serve.engines import vllm_engine
 
     sock = vllm_engine.bind(args)
-    with Follower(registry) as follower, keys, Holding(registry.location) as holding:
+    with (
+        Follower(registry) as follower,
+        keys,
+        Holding(registry.location) as holding,
+        Recorder(store) as recorder,
+    ):
         async with vllm_engine.opened(args) as engine:
             await engine.check()
             lease = EngineLease(holding, engine)
@@ -171,10 +199,12 @@ async def _serve(
                 registry_reachable=lambda: follower.current.reachable,
                 waiting=lambda: warming.left,
             )
+            recording = Recording(recorder, tokens, metrics)
             gate = partial(
                 Gate,
                 engine=engine,
                 readiness=readiness,
+                recording=recording,
                 admission=admission,
                 snapshot=lambda: handover.current,
                 base=base,
@@ -184,7 +214,7 @@ async def _serve(
             background = [
                 asyncio.create_task(each)
                 for each in (
-                    _keep(admission, handover, lease, note, warming, metrics),
+                    _keep(admission, handover, lease, note, warming, metrics, recorder),
                     handover.run(),
                     warming.run(),
                 )
@@ -192,8 +222,13 @@ async def _serve(
             try:
 
                 def outermost(app: ASGIApp) -> ASGIApp:
-                    prompts = settings.log_prompts
-                    return Observer(gate(app), metrics, tracing=_tracing(args), log_prompts=prompts)
+                    return Observer(
+                        gate(app),
+                        metrics,
+                        tracing=_tracing(args),
+                        log_prompts=settings.log_prompts,
+                        recording=recording.over,
+                    )
 
                 return 130 if await engine.listen(sock, outermost, readiness.drain) else 0
             finally:
@@ -234,6 +269,7 @@ async def _keep(
     note: Note,
     warming: Warming,
     metrics: Metrics,
+    recorder: Recorder,
 ) -> None:
     """Once a second, let go of what is served no more, and say what is held."""
     snapshot, known, labels = EMPTY, frozenset[str](), frozenset[tuple[str, str]]()
@@ -252,6 +288,9 @@ async def _keep(
         metrics.keep(labels)
         metrics.standing(admission.residency.count(known))
         metrics.waiting(admission.waiting)
+        metrics.exposed(
+            written=recorder.written, dropped=recorder.dropped, waiting=recorder.waiting
+        )
         await lease.renew()
         if not warming.left:
             served = held(admission.residency, admission.most_together)

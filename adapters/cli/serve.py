@@ -46,6 +46,14 @@ def serve(
     log_prompts: Annotated[
         bool, typer.Option("--log-prompts", help="Log what is asked, which nobody expects.")
     ] = False,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="ADAPTERS_STORE",
+            help="Of experiments' results: sqlite:////FILE, postgresql+psycopg://USER@HOST/NAME.",
+        ),
+    ] = None,
     vllm_flags: Annotated[
         list[str] | None, typer.Argument(metavar="[-- VLLM_FLAGS]", help="Any of vLLM's flags.")
     ] = None,
@@ -74,5 +82,6 @@ def serve(
         slot_turn_s=slot_turn,
         log_format=log_format,
         log_prompts=log_prompts,
+        store=store,
     )
     raise typer.Exit(run(settings))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from serve.experiments.store.base import Exposure
 from serve.http.asgi import Scope
+from serve.http.finish import Finish
 from serve.http.usage import Tally
 from serve.routes.routing import Route
 
@@ -32,6 +34,11 @@ class Exchange:
     content: dict[str, Any] = field(default_factory=dict, repr=False)
     """The request's body as the engine gets it."""
     tally: Tally = field(default_factory=Tally)
+    finish: Finish = field(default_factory=Finish)
+    exposure: Exposure | None = None
+    """What an experiment keeps of it, as far as it is known."""
+    question: bytes = b""
+    """Stands for what its unit asked (`serve.experiments.repeats`)."""
 
 
 def exchange(scope: Scope) -> Exchange:

@@ -119,6 +119,26 @@ class Metrics:
             "switchyard_versions", "Versions of the registry, by state of residency.", ["state"]
         )
 
+        # Of experiments.
+        self._exposures = counter(
+            "switchyard_exposures_total",
+            "Answers under an experiment, by what became of their record: written or dropped.",
+            ["outcome"],
+        )
+        self._exposures_waiting = gauge(
+            "switchyard_exposures_waiting", "Records of answers on their way to the store."
+        )
+        self.unsigned = counter(
+            "switchyard_unsigned_assignments_total",
+            "Answers under an experiment without a token: its keys cannot be read.",
+        )
+        self._outcomes = counter(
+            "switchyard_outcomes_total",
+            "Outcomes posted back: recorded, late, repeated or refused.",
+            ["status"],
+        )
+        self._exposed = {"written": 0, "dropped": 0}
+
         # Of the process.
         self.tasks = gauge("switchyard_tasks", "Tasks of the server's event loop.")
 
@@ -164,6 +184,17 @@ class Metrics:
     def evicted(self, engine_name: str) -> None:
         """A version left the engine's memory for another one."""
         self._evictions.labels(self._adapter(engine_name)).inc()
+
+    def exposed(self, *, written: int, dropped: int, waiting: int) -> None:
+        """How many exposures were written and dropped since the start, and how many wait."""
+        for outcome, number in (("written", written), ("dropped", dropped)):
+            self._exposures.labels(outcome).inc(number - self._exposed[outcome])
+            self._exposed[outcome] = number
+        self._exposures_waiting.set(waiting)
+
+    def posted(self, status: str, number: int) -> None:
+        """So many outcomes were told this."""
+        self._outcomes.labels(status).inc(number)
 
     def waiting(self, requests: Mapping[str, int]) -> None:
         """How many requests wait for a slot, by engine name; all others have none."""

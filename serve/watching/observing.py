@@ -40,11 +40,15 @@ class Observer:
         *,
         tracing: Tracing | None = None,
         log_prompts: bool = False,
+        recording: Callable[[Exchange, int, float, float | None], None] | None = None,
     ) -> None:
+        """`recording`: told of each exchange that is over: status, time, and time of first token,
+        in seconds."""
         self._app = app
         self._metrics = metrics
         self._tracing = tracing
         self._log_prompts = log_prompts
+        self._recording = recording
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,6 +78,8 @@ class Observer:
         elif watch.status >= 400:
             noted.error = noted.error or "engine"
         self._metrics.answered(noted, _endpoint(path), watch.status, took_s)
+        if self._recording:
+            self._recording(noted, watch.status, took_s, watch.first_s)
         if path in _PROBES and watch.status < 400:
             return
         line = _line(scope, noted, watch, took_s)

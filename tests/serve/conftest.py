@@ -69,6 +69,8 @@ class Server:
         keys = Keys(options.pop("keys", []), options.pop("journal", None))
         metrics = options.pop("metrics", None) or Metrics(CollectorRegistry())
         observing = {key: options.pop(key) for key in ("tracing", "log_prompts") if key in options}
+        if recording := options.get("recording"):
+            observing["recording"] = recording.over
         self.app = Gate(
             self.engine.app,
             engine=self.engine,
