@@ -20,6 +20,7 @@ from serve.engines.engine import Engine
 from serve.engines.last_words import LastWords
 from serve.experiments.control import Control
 from serve.experiments.recording import Recording
+from serve.experiments.shadow import Shadows
 from serve.http.access import MODELS_PATH, Kind, classify, stored_response
 from serve.http.asgi import (
     ASGIApp,
@@ -75,8 +76,10 @@ class Gate:
         readiness: Readiness | None = None,
         control: Control | None = None,
         recording: Recording | None = None,
+        shadows: Shadows | None = None,
     ) -> None:
         self._app = app
+        self._shadows = shadows
         self._engine = engine
         self._admission = admission
         self._snapshot = snapshot
@@ -177,6 +180,7 @@ class Gate:
         if self._recording:
             self._recording.begin(noted, path, content)
         content["model"] = found.weights.engine_name if found.weights else self._base.names[0]
+        asked = content
         content, terms = await self._chosen.filled(found.version, name, path, content)
         content = caller.sealed(path, content)
         headers = _headers(found, name)
@@ -184,6 +188,9 @@ class Gate:
             headers += self._recording.tell(noted, path, content)
         began = time.monotonic()
         async with AsyncExitStack() as admitted:
+            if self._shadows:
+                copying = self._shadows.beside(self._app, found, caller, scope, asked, send)
+                send = admitted.enter_context(copying)
             metering = metered(caller.allowance, path, content, send, noted.tally)
             send = admitted.enter_context(metering)
             admitted.enter_context(caller.discreetly(found))

@@ -26,6 +26,7 @@ from adapters.memory import free_bytes
 from adapters.registry import Registry
 from serve.experiments.control import Control
 from serve.experiments.recording import Recording
+from serve.experiments.shadow import Shadows
 from serve.experiments.store.base import Store
 from serve.experiments.store.recorder import Recorder
 from serve.experiments.store.sql import SqlStore
@@ -46,6 +47,7 @@ from serve.routes.routing import Base
 from serve.routes.snapshot import EMPTY, Snapshot, take
 from serve.tenants.keys import Keys
 from serve.watching import logs
+from serve.watching.experiment_metrics import ExperimentMetrics
 from serve.watching.metrics import Metrics
 from serve.watching.observing import Observer
 from serve.watching.readiness import Readiness
@@ -200,6 +202,10 @@ async def _serve(
                 waiting=lambda: warming.left,
             )
             recording = Recording(recorder, tokens, metrics)
+            experiment_metrics = ExperimentMetrics()
+            shadows = Shadows(
+                engine, admission, lambda: handover.current, base, store, experiment_metrics
+            )
             gate = partial(
                 Gate,
                 engine=engine,
@@ -210,6 +216,7 @@ async def _serve(
                 base=base,
                 keys=keys,
                 control=Control(registry),
+                shadows=shadows,
             )
             background = [
                 asyncio.create_task(each)
@@ -234,7 +241,7 @@ async def _serve(
             finally:
                 for task in background:
                     task.cancel()
-                await asyncio.gather(*background, return_exceptions=True)
+                await asyncio.gather(*background, shadows.close(), return_exceptions=True)
 
 
 def _tracing(args: Namespace) -> Tracing | None:

@@ -47,6 +47,8 @@ class EchoEngine:
         """Set it, and the engine is not healthy and loads nothing."""
         self.idle: set[str] = set()
         """Names whose weights do nothing: they answer canaries as the base."""
+        self.waiting = 0
+        """Set it, and there is a queue."""
         self.gate = asyncio.Event()
         """Clear it, and loads wait."""
         self.gate.set()

@@ -113,6 +113,11 @@ class Engine(Protocol):
     def loaded(self) -> Set[str]:
         """Return the engine names that answer."""
 
+    @property
+    def waiting(self) -> int:
+        """How many requests stood in the engine's queue after its last step: they are there, and
+        there was no room to begin them. 0 where it does not say."""
+
     async def check(self) -> None:
         """Return if requests can be served now.
 

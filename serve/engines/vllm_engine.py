@@ -64,6 +64,7 @@ _GLANCE_S = 0.01
 _MOST_PAUSE_S = 0.1
 """How often a worker is asked whether it has read an adapter: ever less often, up to this."""
 _RUNNING_ADAPTERS = "vllm:lora_requests_info"
+_WAITING = "vllm:num_requests_waiting"
 _EXACTNESS = {torch.float32: 0.01, torch.float16: 0.1, torch.bfloat16: 0.5}
 """Natural logprob, by what rounds: bfloat16 keeps a logit of 20 to 0.06, after as many layers."""
 
@@ -284,6 +285,12 @@ class VllmEngine:
 
     def loaded(self) -> Set[str]:
         return frozenset(self._models.lora_requests)
+
+    @property
+    def waiting(self) -> int:
+        told = REGISTRY._names_to_collectors.get(_WAITING)
+        samples = (sample for metric in told.collect() for sample in metric.samples) if told else ()
+        return int(sum(sample.value for sample in samples))
 
     async def memory(self) -> Memory:
         names = {known.lora_int_id: name for name, known in self._models.lora_requests.items()}

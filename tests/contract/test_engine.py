@@ -68,6 +68,7 @@ class EngineContract:
         reply = run(chat(engine, self.base_name))
         assert reply.status_code == 200
         assert reply.json()["model"] == self.base_name
+        assert engine.waiting == 0
 
     def test_a_version_answers_from_loading_to_removal(
         self, engine: Engine, versions: list[Version], run: Any

@@ -118,6 +118,35 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """A copy of a request that a shadow version answered, to nobody, beside the real answer."""
+
+    experiment: str
+    phase: int
+    arm: str
+    """Which arm gave the real answer."""
+    unit: str
+    """As in `Exposure`."""
+    request_id: str
+    """Of the real request, whose exposure may be there, too."""
+    version: int
+    """The shadow's."""
+    at_s: float
+    """When the copy was sent."""
+    error: bool = False
+    latency_ms: float | None = None
+    """Of the whole answer; None where there was none."""
+    output_tokens: int | None = None
+    prompt: str | None = None
+    """JSON of what was asked, in the words of `path`. With both answers where the experiment keeps
+    answers and none was too long, else None."""
+    answer: str | None = None
+    """The real one's text."""
+    shadow_answer: str | None = None
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of an outcome. Whatever it says, it is durable."""
 
@@ -207,6 +236,12 @@ class Store(Protocol):
 
     def outcomes(self, experiment: str) -> Iterator[Outcome]:
         """Yield all outcomes of an experiment, late ones too, batches in the order they came in."""
+
+    def shadow(self, shadows: Sequence[Shadow]) -> None:
+        """Keep what shadows answered, all or none; what is there already (`id`) stays."""
+
+    def shadows(self, experiment: str) -> Iterator[Shadow]:
+        """Yield all that shadows answered in an experiment, in the order in which it was kept."""
 
     def close(self) -> None:
         """Let go of the database. Nothing else may be called afterwards."""

@@ -16,12 +16,13 @@ from serve.experiments.store.base import (
     Measure,
     Outcome,
     Receipt,
+    Shadow,
     Units,
 )
 from serve.experiments.store.database import Database
 from serve.experiments.store.schema import bring_up
 from serve.experiments.store.sums import sum_units
-from serve.experiments.store.tables import exposures, outcomes
+from serve.experiments.store.tables import exposures, outcomes, shadows
 
 _AT_ONCE = 1000
 _IDENTITY = ("experiment", "unit", "request_id", "key")
@@ -96,6 +97,15 @@ class SqlStore:
     def outcomes(self, experiment: str) -> Iterator[Outcome]:
         return map(_outcome, self._rows(outcomes, experiment))
 
+    def shadow(self, batch: Sequence[Shadow]) -> None:
+        if batch:
+            with self._database.transaction() as connection:
+                rows = [_shadow_row(shadow) for shadow in batch]
+                connection.execute(_insert(connection, shadows), rows)
+
+    def shadows(self, experiment: str) -> Iterator[Shadow]:
+        return map(_shadow, self._rows(shadows, experiment))
+
     def close(self) -> None:
         self._database.engine.dispose()
 
@@ -135,6 +145,12 @@ def _exposure_row(exposure: Exposure) -> dict[str, Any]:
     return row
 
 
+def _shadow_row(shadow: Shadow) -> dict[str, Any]:
+    row = {name: getattr(shadow, name) for name in Shadow.__slots__}
+    texts = ("unit", "request_id", "prompt", "answer", "shadow_answer")
+    return {**row, **{name: _plain(row[name]) for name in texts}}
+
+
 def _outcome_row(outcome: Outcome) -> dict[str, Any]:
     row = {name: getattr(outcome, name) for name in Outcome.__slots__}
     value = row.pop("value")
@@ -156,6 +172,12 @@ def _exposure(row: Row[Any]) -> Exposure:
     fields = dict(row._mapping)
     fields.pop("seq")
     return Exposure(**fields)
+
+
+def _shadow(row: Row[Any]) -> Shadow:
+    fields = dict(row._mapping)
+    fields.pop("seq")
+    return Shadow(**fields)
 
 
 def _outcome(row: Row[Any]) -> Outcome:

@@ -62,3 +62,25 @@ outcomes = Table(
     Column("late", Boolean, nullable=False),
     Index("experiment_outcomes_key", "experiment", "unit", "request_id", "key", unique=True),
 )
+
+shadows = Table(
+    "experiment_shadows",
+    metadata,
+    Column("seq", _NUMBER, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False),
+    Column("experiment", String, nullable=False),
+    Column("phase", Integer, nullable=False),
+    Column("arm", String, nullable=False),
+    Column("unit", String, nullable=False),
+    Column("request_id", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("at_s", Double, nullable=False),
+    Column("error", Boolean, nullable=False),
+    Column("latency_ms", Double),
+    Column("output_tokens", Integer),
+    Column("prompt", Text),
+    Column("answer", Text),
+    Column("shadow_answer", Text),
+    Index("experiment_shadows_id", "id", unique=True),
+    Index("experiment_shadows_experiment", "experiment"),
+)

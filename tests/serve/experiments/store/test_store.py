@@ -13,7 +13,7 @@ import pytest
 from adapters.errors import Conflict, UsageError
 from serve.experiments.store.base import IMPLICIT, MOST_OUTCOMES, Measure, Receipt, Store
 from tests.serve.experiments.store.conftest import Open
-from tests.serve.experiments.store.rows import EXPERIMENT, exposure, outcome
+from tests.serve.experiments.store.rows import EXPERIMENT, exposure, outcome, shadow
 
 
 def statuses(told: list[Receipt | Conflict]) -> list[str]:
@@ -53,6 +53,21 @@ def test_text_that_a_database_does_not_take_spoils_no_exposure(store: Store) -> 
     store.expose([exposure("a\0b\ud800", latency_ms=math.nan, ttft_ms=math.inf)])
     (kept,) = store.exposures(EXPERIMENT)
     assert (kept.unit, kept.latency_ms, kept.ttft_ms) == ("a\ufffdb?", None, None)
+
+
+def test_what_shadows_answered_is_there_for_whoever_opens_it_next(opened: Open) -> None:
+    store = opened()
+    pair = {"prompt": '{"messages": []}', "answer": "größer", "shadow_answer": "🦊"}
+    given = [shadow("ann", latency_ms=12.5, output_tokens=7, **pair), shadow("ben", error=True)]
+    store.shadow(given)
+    store.shadow([given[0], shadow("a\0b\ud800", answer="\0")])
+    store.shadow([])
+    store.close()
+    other = opened()
+    *same, spoilt = other.shadows(EXPERIMENT)
+    assert same == given
+    assert (spoilt.unit, spoilt.answer) == ("a\ufffdb?", "\ufffd")
+    assert list(other.shadows("support/ab-2")) == []
 
 
 def test_a_request_is_found_by_its_id_the_latest_of_them(store: Store) -> None:
