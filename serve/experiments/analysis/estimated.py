@@ -1,0 +1,69 @@
+"""A metric of one arm, or of an arm beside control, as an `Estimate`: what the asymptotics take.
+
+A unit's rows of several phases are summed first: the unit is who was assigned, not its visits.
+"""
+
+from __future__ import annotations
+
+import numpy
+from numpy.typing import NDArray
+
+from adapters.metrics import Metric
+from serve.experiments.analysis.measures import Rows
+from serve.experiments.statistics import estimates, propensities
+from serve.experiments.statistics.estimates import Estimate, Numbers
+
+
+def by_unit(
+    rows: Rows, chosen: NDArray[numpy.bool_], *columns: Numbers
+) -> tuple[NDArray[numpy.int64], list[Numbers]]:
+    """Return the units of the chosen rows, as they came, and each column's sums: (units,)."""
+    unit = rows.unit[chosen]
+    there = numpy.bincount(unit) > 0
+    return numpy.flatnonzero(there), [
+        numpy.asarray(numpy.bincount(unit, column[chosen])[there], numpy.float64)
+        for column in columns
+    ]
+
+
+def alone(rows: Rows, metric: Metric, arm: int) -> Estimate | None:
+    """Return an arm's mean over responses, or its ratio; None before it has two units.
+
+    Sums by unit, one by the other: the variance is that of the delta method, clustered by unit.
+    Units of which nothing was measured are not among its n, and change nothing else.
+    """
+    summed = rows.summed(metric)
+    _, (x, d) = by_unit(
+        rows, summed.measured & (rows.arm == arm), summed.numerator, summed.denominator
+    )
+    if len(x) < 2 or not d.sum() > 0:
+        return None
+    return estimates.mean(estimates.linearised(x, d))
+
+
+def difference(rows: Rows, metric: Metric, arm: int, *, steady: bool) -> Estimate | None:
+    """Return arm − control; None while one of them has nothing.
+
+    `steady`: the shares never changed, so plain means compare. Else each row is weighted by its
+    phase's probabilities, and counts with its unit's mean there. A ratio is then taken as the mean
+    of R + (x − R·d)/d̄, R and d̄ of both arms together: its difference is 0 where both ratios are R,
+    and that of the ratios where both arms divide by the same.
+    """
+    if steady:
+        control, own = alone(rows, metric, 0), alone(rows, metric, arm)
+        return None if control is None or own is None else estimates.difference(control, own)
+    summed = rows.summed(metric)
+    chosen = summed.measured & (rows.shares[:, 0] > 0) & (rows.shares[:, arm] > 0)
+    given, unit = rows.arm[chosen], rows.unit[chosen]
+    if min((unit[given == side].size for side in (0, arm)), default=0) < 2:
+        return None
+    x, d = summed.numerator[chosen], summed.denominator[chosen]
+    if metric.denominator is None:
+        y = x / d
+    else:
+        both = (given == 0) | (given == arm)
+        if not d[both].sum() > 0:
+            return None
+        ratio = x[both].sum() / d[both].sum()
+        y = ratio + (x - ratio * d) / d[both].mean()
+    return propensities.difference(y, given, rows.shares[chosen], unit, control=0, arm=arm)

@@ -1,0 +1,1 @@
+"""The analysis of experiments, over phases and what a store sums."""
