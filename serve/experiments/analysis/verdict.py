@@ -155,7 +155,7 @@ def _said(
 def _wait(adapter: str, phase: Phase, live: Sequence[str], shown: Comparison | None) -> str:
     if phase.status != "running":
         state = "has not started" if phase.status == "draft" else "is paused"
-        return f"It {state}, and nothing is collected: go on with adapters ab resume {adapter}."
+        return f"It {state}, and nothing is collected: adapters ab start {adapter}."
     if not live:
         return f"Every arm but {phase.control.name} is out: adapters ab stop {adapter}."
     if shown is None:
