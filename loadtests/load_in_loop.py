@@ -41,8 +41,11 @@ def main() -> None:
         registry = Registry.open(Path(scratch) / "registry")
         names = [f"cold-{number}" for number in range(_VERSIONS)]
         paths = [str(v.path) for v in fleet.publish(registry, names, base=str(base), r=_RANK)]
+        from serve.engines.vllm_worker import AdapterMemory
+
+        worker = AdapterMemory()  # before the layers: it says how they compute on a CPU
         with _loras(base) as loras:
-            took = _rounds(loras, paths * asked.rounds)
+            took = _rounds(worker, loras, paths * asked.rounds)
     usual = statistics.median(took["vLLM's add_lora"])
     rows = [
         (way, f"{1e3 * statistics.median(s):.1f}", f"{1e3 * max(s):.1f}",
@@ -52,13 +55,10 @@ def main() -> None:
     print(table(["in the loop", "median ms", "worst ms", "of vLLM's"], rows))
 
 
-def _rounds(loras: Any, paths: list[str]) -> dict[str, list[float]]:
+def _rounds(worker: Any, loras: Any, paths: list[str]) -> dict[str, list[float]]:
     """Return the seconds in the loop of each load, by way of loading."""
     from vllm.lora.request import LoRARequest
 
-    from serve.engines.vllm_worker import AdapterMemory
-
-    worker = AdapterMemory()
     worker.model_runner = SimpleNamespace(lora_manager=loras)
     took: dict[str, list[float]] = {"vLLM's add_lora": [], "ours, first": [], "ours, again": []}
     numbers = count(1)

@@ -55,8 +55,14 @@ class Pairs:
     """The pairs of one layer that are in use, by slot."""
 
     a: torch.Tensor
+    """[slots, 1, room, in]"""
     b: torch.Tensor
+    """[slots, 1, out, room]"""
     known: dict[int, Pair] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Lay B out rank by rank, in place: what an adapter's rank leaves empty is never read."""
+        self.b.data = self.b.data.transpose(-1, -2).contiguous().transpose(-1, -2)
 
     def of(self, slot: int, rank: int | None) -> Pair:
         """Return a slot's pair up to the adapter's rank; none is left where it has nothing here."""
