@@ -215,7 +215,7 @@ async def _serve(
                 snapshot=lambda: handover.current,
                 base=base,
                 keys=keys,
-                control=Control(registry),
+                control=Control(registry, store),
                 shadows=shadows,
             )
             background = [

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters.cli.designs import design_flags
-from adapters.cli.evidence import NameArgument, simulate
+from adapters.cli.evidence import NameArgument, promote, simulate
 from adapters.cli.registry import JsonOption, ReasonOption, RegistryOption
 from adapters.designs import read_arm, read_design
 from adapters.errors import UsageError
@@ -67,6 +67,7 @@ def start(
 
 
 app.command()(simulate)
+app.command()(promote)
 
 
 @app.command()

@@ -1,21 +1,75 @@
-"""`adapters ab simulate`: what an experiment will do, before it starts."""
+"""`adapters ab simulate | promote`: what an experiment will prove, and what follows."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adapters.cli.designs import design_flags
-from adapters.cli.registry import JsonOption, RegistryOption
+from adapters.cli.registry import ConfirmOption, JsonOption, ReasonOption, RegistryOption
 from adapters.designs import read_design
-from adapters.errors import NotFound
-from adapters.experiments import Arm, Design
+from adapters.errors import NotFound, nearest
+from adapters.experiments import Arm, Design, Phase
 from adapters.metrics import read_number
 from adapters.registry import Registry
 from adapters.render import emit_json, table
 
+if TYPE_CHECKING:
+    from serve.experiments.analysis import Report
+
 NameArgument = Annotated[str, typer.Argument(help="The adapter.")]
+
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="ADAPTERS_STORE",
+        help="Where its outcomes are.  [default: a file in $ADAPTERS_HOME]",
+    ),
+]
+ExperimentOption = Annotated[
+    str | None, typer.Option(help="Its name.  [default: the one on NAME, or the last]")
+]
+
+
+def promote(
+    name: NameArgument,
+    arm: Annotated[str | None, typer.Option(help="Only if it is this one.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Without evidence; asks for --arm and --reason.")
+    ] = False,
+    reason: ReasonOption = "",
+    experiment: ExperimentOption = None,
+    confirmed: ConfirmOption = False,
+    store: StoreOption = None,
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Have the winner take over the alias, and stop the experiment; its evidence is kept.
+
+    Refused without evidence, where arms do not get their shares, and where it breaks a guardrail.
+
+    Example: adapters ab promote support
+    """
+    from serve.experiments.promotion import promote_winner
+
+    opened = Registry.open(registry)
+    phases, found = _analysed(opened, name, experiment, store)
+    move = promote_winner(
+        opened, name, phases, found, arm=arm, force=force, reason=reason, confirmed=confirmed
+    )
+    alias = phases[-1].design.alias
+    if json:
+        emit_json(None if move is None else {"adapter": name, "alias": alias, **asdict(move)})
+    elif move is None:
+        typer.echo(f"{name}@{alias} is there already; the experiment is over.")
+    else:
+        before = "nothing" if move.from_version is None else f"v{move.from_version}"
+        typer.echo(f"{name}@{alias}: {before} -> v{move.to_version}")
 
 
 @design_flags
@@ -84,6 +138,31 @@ def simulate(
         ["a test that looks once", f"{found['units_fixed']:,}", "for 80 % power"],
     ]
     typer.echo(table(["", "", ""], rows))
+
+
+def _analysed(
+    opened: Registry, name: str, experiment: str | None, url: str | None
+) -> tuple[list[Phase], Report]:
+    """Return the phases of an experiment that there is or was, and its report."""
+    from serve.experiments.analysis import analyse
+    from serve.experiments.store.sql import SqlStore
+
+    ran = opened.experiments(name)
+    named = [phases for phases in ran if experiment in (None, phases[0].experiment)]
+    if not named:
+        known = [phases[0].experiment for phases in ran]
+        raise NotFound(
+            f"{name} has no experiment {experiment!r}." if known else f"{name} has no experiment.",
+            fix=nearest(experiment or "", known) or f"See: adapters ab log {name}"
+            if known
+            else "Start one: adapters ab start --help",
+        )
+    phases = next((each for each in named if each[-1].status != "stopped"), named[-1])
+    store = SqlStore(url)
+    try:
+        return phases, analyse(name, phases, store, now_s=time.time())
+    finally:
+        store.close()
 
 
 def _planned(name: str, registry: str | None) -> tuple[tuple[Arm, ...], Design]:

@@ -3,17 +3,20 @@
 GET    /v1/experiments                  {"object": "list", "data": [phase, …]}: those not over
 GET    /v1/experiments/NAME             the phase of the one on NAME that is not over
 GET    /v1/experiments/NAME/log         {"object": "list", "data": [phase, …]}: all there were
+GET    /v1/experiments/NAME/report      what is known of it, or of the last one, by now
 POST   /v1/experiments                  creates one: {"adapter": NAME, "arms": …, "start": true, …}
 POST   /v1/experiments/NAME/start       starts a draft, or goes on
 POST   /v1/experiments/NAME/ramp        {"arms": {"v1": 25, "v2": 75}}
 POST   /v1/experiments/NAME/take-out    {"arm": "v2"}
 POST   /v1/experiments/NAME/pause
 POST   /v1/experiments/NAME/stop
+POST   /v1/experiments/NAME/promote     {}; or {"arm": "v2", "force": true, "reason": "…"}
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -23,24 +26,30 @@ from adapters.errors import NotFound
 from adapters.experiments import Phase
 from adapters.registry import Registry
 from adapters.verbs.writer import acting
+from serve.experiments.analysis import Report, analyse
+from serve.experiments.promotion import promote_winner
+from serve.experiments.store.base import Store
 from serve.http.access import EXPERIMENTS_PATH
 from serve.http.failures import RequestRefused
 
 _FIX = f"See GET {EXPERIMENTS_PATH}."
-_READ = ("", "log")
+_FIELDS = {"ramp": ("arms",), "take-out": ("arm",), "promote": ("arm", "force")}
+_READ = ("", "log", "report")
 
 
 class Control:
     """Answers from the registry, on a thread: the event loop waits for no disk and no Hub."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, store: Store) -> None:
         self._registry = registry
+        self._store = store
         self._verbs: Mapping[str, Callable[[str, Mapping[str, Any]], Phase]] = {
             "start": self._start,
             "ramp": self._ramp,
             "take-out": self._take_out,
             "pause": self._pause,
             "stop": self._stop,
+            "promote": self._promote,
         }
 
     async def answer(
@@ -70,6 +79,9 @@ class Control:
         if not name:
             found = [(each, registry.experiment(each)) for each in registry.names()]
             return _listed([_document(each, phase) for each, phase in found if phase])
+        if action == "report":
+            _, report = self._analysed(name)
+            return {"object": "experiment.report", **report.as_json()}
         if action == "log":
             ran = registry.experiments(name)
             return _listed([_document(name, phase) for phases in ran for phase in phases])
@@ -85,16 +97,14 @@ class Control:
             if not name:
                 name = _text(content, "adapter")
                 return _document(name, self._create(name, content))
-            known = {"ramp": ("arms",), "take-out": ("arm",)}.get(action, ())
+            known = _FIELDS.get(action, ())
             for key in content.keys() - {*known, "reason"}:
                 raise RequestRefused(400, f"{action} takes no {key[:40]!r}.", fix=_FIX, param=key)
             return _document(name, self._verbs[action](name, content))
 
     def _create(self, name: str, content: Mapping[str, Any]) -> Phase:
         ours = ("adapter", "experiment", "start", "reason")
-        start = content.get("start", False)
-        if not isinstance(start, bool):
-            raise RequestRefused(400, "`start` is not true or false.", fix=_FIX, param="start")
+        start = _flag(content, "start")
         arms, design = read_design(name, {k: v for k, v in content.items() if k not in ours})
         return self._registry.start_experiment(
             name,
@@ -125,6 +135,30 @@ class Control:
     def _stop(self, name: str, content: Mapping[str, Any]) -> Phase:
         return self._registry.stop_experiment(name, reason=_reason(content))
 
+    def _promote(self, name: str, content: Mapping[str, Any]) -> Phase:
+        phases, report = self._analysed(name)
+        promote_winner(
+            self._registry,
+            name,
+            phases,
+            report,
+            arm=_text(content, "arm") if "arm" in content else None,
+            force=_flag(content, "force"),
+            reason=_reason(content),
+        )
+        return self._experiment(name)[-1]
+
+    def _analysed(self, name: str) -> tuple[list[Phase], Report]:
+        phases = self._experiment(name)
+        return phases, analyse(name, phases, self._store, now_s=time.time())
+
+    def _experiment(self, name: str) -> list[Phase]:
+        """Return the phases of the one that is not over, or of the last one."""
+        ran = self._registry.experiments(name)
+        if not ran:
+            raise NotFound(f"No experiment was ever on {name}.", fix=_FIX)
+        return next((phases for phases in ran if phases[-1].status != "stopped"), ran[-1])
+
 
 def _listed(documents: list[dict[str, Any]]) -> dict[str, Any]:
     return {"object": "list", "data": documents}
@@ -136,6 +170,13 @@ def _document(name: str, phase: Phase) -> dict[str, Any]:
 
 def _reason(content: Mapping[str, Any]) -> str:
     return _text(content, "reason") if "reason" in content else ""
+
+
+def _flag(content: Mapping[str, Any], key: str) -> bool:
+    found = content.get(key, False)
+    if not isinstance(found, bool):
+        raise RequestRefused(400, f"`{key}` is not true or false.", fix=_FIX, param=key)
+    return found
 
 
 def _text(content: Mapping[str, Any], key: str) -> str:

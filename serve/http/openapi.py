@@ -38,11 +38,13 @@ _OURS = {
     },
     f"{EXPERIMENTS_PATH}/{{name}}": {"get": "The experiment on an adapter that is not over"},
     f"{EXPERIMENTS_PATH}/{{name}}/log": {"get": "Every phase of the experiments on an adapter"},
+    f"{EXPERIMENTS_PATH}/{{name}}/report": {"get": "What is known of an experiment by now"},
     f"{EXPERIMENTS_PATH}/{{name}}/start": {"post": "Start a draft, or have a paused one go on"},
     f"{EXPERIMENTS_PATH}/{{name}}/ramp": {"post": "Give the arms other shares"},
     f"{EXPERIMENTS_PATH}/{{name}}/take-out": {"post": "Give an arm's units the control"},
     f"{EXPERIMENTS_PATH}/{{name}}/pause": {"post": "Have requests go where they would without"},
     f"{EXPERIMENTS_PATH}/{{name}}/stop": {"post": "End the experiment"},
+    f"{EXPERIMENTS_PATH}/{{name}}/promote": {"post": "Have the winner take over, on evidence"},
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +13,9 @@ from adapters.keys import KeyJournal
 from adapters.registry import Registry
 from adapters.types import Version
 from serve.experiments.control import Control
+from serve.experiments.store.sql import SqlStore
 from tests.serve.conftest import MakeServer, Server
+from tests.serve.experiments.population import lived
 
 PATH = "/v1/experiments"
 NEW = {
@@ -23,8 +27,17 @@ NEW = {
 
 
 @pytest.fixture
-def server(serve: MakeServer, registry: Registry, support: tuple[Version, Version]) -> Server:
-    return serve(control=Control(registry))
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    opened = SqlStore(f"sqlite:///{tmp_path}/experiments.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def server(
+    serve: MakeServer, registry: Registry, store: SqlStore, support: tuple[Version, Version]
+) -> Server:
+    return serve(control=Control(registry, store))
 
 
 def post(server: Server, path: str, **content: Any) -> httpx.Response:
@@ -99,8 +112,27 @@ def test_methods_that_there_are_not(server: Server) -> None:
     assert server.ask("POST", PATH, content=b"[1]").status_code == 400
 
 
+def test_it_reports_and_promotes_on_evidence(
+    server: Server, registry: Registry, store: SqlStore
+) -> None:
+    assert server.ask("GET", f"{PATH}/support/report").status_code == 404
+    post(server, "", **NEW, start=True)
+    early = post(server, "/support/promote")
+    assert (early.status_code, "no evidence" in early.text) == (400, True), early.text
+    running = registry.experiment("support")
+    assert running
+    lived(store, "support", running, {"v1": 0.2, "v2": 0.6})
+    report = server.ask("GET", f"{PATH}/support/report").json()
+    assert (report["object"], report["verdict"]["kind"]) == ("experiment.report", "winner")
+    assert [side["arm"] for side in report["sides"]] == ["v1", "v2"]
+    assert post(server, "/support/promote", force="yes").status_code == 400
+    assert post(server, "/support/promote").json()["status"] == "stopped"
+    assert registry.history("support", "production")[-1].evidence["experiment"] == "ab-1"
+    assert server.ask("GET", f"{PATH}/support/report").json()["status"] == "stopped"
+
+
 def test_it_is_for_admins_and_says_who_did_it(
-    serve: MakeServer, registry: Registry, support: tuple[Version, Version]
+    serve: MakeServer, registry: Registry, store: SqlStore, support: tuple[Version, Version]
 ) -> None:
     journal = KeyJournal()
     secrets = {
@@ -108,7 +140,7 @@ def test_it_is_for_admins_and_says_who_did_it(
         "feedback": journal.create("feedback", allow=["*"], role="feedback")[1],
         "admin": journal.create("admin", role="admin")[1],
     }
-    server = serve(control=Control(registry), journal=journal)
+    server = serve(control=Control(registry, store), journal=journal)
     answers = {}
     for role, secret in secrets.items():
         headers = {"authorization": f"Bearer {secret}"}

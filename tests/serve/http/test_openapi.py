@@ -26,6 +26,8 @@ OURS = {
     "/v1/experiments/{name}/take-out": {"post"},
     "/v1/experiments/{name}/pause": {"post"},
     "/v1/experiments/{name}/stop": {"post"},
+    "/v1/experiments/{name}/report": {"get"},
+    "/v1/experiments/{name}/promote": {"post"},
 }
 
 
