@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 from adapters.errors import AdaptersError
@@ -19,6 +20,7 @@ from serve.engines.asking import ask
 from serve.engines.engine import Engine
 from serve.engines.last_words import LastWords
 from serve.experiments.control import Control
+from serve.experiments.feedback import SIZE_BYTES, Feedback
 from serve.experiments.recording import Recording
 from serve.experiments.shadow import Shadows
 from serve.http.access import MODELS_PATH, Kind, classify, stored_response
@@ -56,6 +58,7 @@ from serve.watching.exchange import CLIENT_GONE, exchange
 from serve.watching.readiness import Readiness
 
 _REQUEST_ID = b"x-request-id"
+_ASSIGNMENT = b"x-assignment"
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +78,7 @@ class Gate:
         limits: Limits | None = None,
         readiness: Readiness | None = None,
         control: Control | None = None,
+        feedback: Feedback | None = None,
         recording: Recording | None = None,
         shadows: Shadows | None = None,
     ) -> None:
@@ -88,6 +92,7 @@ class Gate:
         self._keys = keys
         self._limits = limits or Limits()
         self._control = control
+        self._feedback = feedback
         self._recording = recording
         self._chosen = Chosen()
         self._document = described(engine.document())
@@ -137,6 +142,9 @@ class Gate:
         elif kind is Kind.ADAPTERS:
             found = await self._inventory.answer(self._snapshot(), scope["method"], path)
             await send_json(send, 200, found)
+        elif kind is Kind.FEEDBACK and self._feedback:
+            with self._drain.running():
+                await self._post_back(self._feedback, caller, scope, receive, send)
         elif kind is Kind.EXPERIMENTS and self._control:
             await self._operate(self._control, caller, scope, receive, send)
         elif kind is Kind.ROUTED and scope["method"] == "POST":
@@ -146,6 +154,16 @@ class Gate:
             if kind is Kind.STORED:
                 caller.check_response(stored_response(path))
             await self._app(scope, receive, send)
+
+    async def _post_back(
+        self, feedback: Feedback, caller: Caller, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if scope["method"] != "POST":
+            raise RequestRefused(405, "Outcomes are posted.", fix="Send POST /v1/feedback.")
+        size_bytes = min(SIZE_BYTES, self._limits.size_bytes)
+        content = parse(await read(receive, replace(self._limits, size_bytes=size_bytes)))
+        token = header(scope, _ASSIGNMENT)
+        await send_json(send, 200, await feedback.answer(caller, content, token))
 
     async def _operate(
         self, control: Control, caller: Caller, scope: Scope, receive: Receive, send: Send

@@ -25,6 +25,7 @@ from adapters.lint import read_base_config
 from adapters.memory import free_bytes
 from adapters.registry import Registry
 from serve.experiments.control import Control
+from serve.experiments.feedback import Feedback
 from serve.experiments.recording import Recording
 from serve.experiments.shadow import Shadows
 from serve.experiments.store.base import Store
@@ -206,6 +207,15 @@ async def _serve(
             shadows = Shadows(
                 engine, admission, lambda: handover.current, base, store, experiment_metrics
             )
+            feedback = Feedback(
+                store,
+                recorder,
+                tokens,
+                registry,
+                metrics,
+                snapshot=lambda: follower.current,
+                recent=recording.recent,
+            )
             gate = partial(
                 Gate,
                 engine=engine,
@@ -217,6 +227,7 @@ async def _serve(
                 keys=keys,
                 control=Control(registry, store),
                 shadows=shadows,
+                feedback=feedback,
             )
             background = [
                 asyncio.create_task(each)
@@ -242,6 +253,7 @@ async def _serve(
                 for task in background:
                     task.cancel()
                 await asyncio.gather(*background, shadows.close(), return_exceptions=True)
+                feedback.close()
 
 
 def _tracing(args: Namespace) -> Tracing | None:

@@ -26,6 +26,8 @@ class Kind(Enum):
     """Our list of models, or one of them."""
     ADAPTERS = auto()
     """Our inventory: where versions stand on this server, for its operators."""
+    FEEDBACK = auto()
+    """Results of experiments, posted back by clients."""
     EXPERIMENTS = auto()
     """Experiments on live traffic, for its operators."""
     DOCUMENT = auto()
@@ -43,6 +45,7 @@ class Kind(Enum):
 MODELS_PATH = "/v1/models"
 ADAPTERS_PATH = "/v1/adapters"
 EXPERIMENTS_PATH = "/v1/experiments"
+FEEDBACK_PATH = "/v1/feedback"
 _KINDS = {
     "/health": Kind.OPEN,
     "/metrics": Kind.METRICS,
@@ -50,6 +53,7 @@ _KINDS = {
     "/version": Kind.PLAIN,
     "/openapi.json": Kind.DOCUMENT,
     MODELS_PATH: Kind.MODELS,
+    FEEDBACK_PATH: Kind.FEEDBACK,
     "/v1/chat/completions": Kind.ROUTED,
     "/v1/chat/completions/batch": Kind.ROUTED,
     "/v1/completions": Kind.ROUTED,
@@ -71,9 +75,12 @@ _STORED_RESPONSE = re.compile(r"/v1/responses/(resp_[A-Za-z0-9_-]{1,128})(/cance
 _KEYLESS = frozenset({Kind.OPEN, Kind.READY})
 _FOR_ROLE: dict[Role, frozenset[Kind]] = {
     "infer": frozenset(
-        {Kind.MODELS, Kind.DOCUMENT, Kind.PLAIN, Kind.STORED, Kind.ROUTED, Kind.DENIED}
+        {
+            *(Kind.MODELS, Kind.DOCUMENT, Kind.PLAIN, Kind.STORED, Kind.ROUTED),
+            *(Kind.FEEDBACK, Kind.DENIED),
+        }
     ),
-    "feedback": frozenset({Kind.DENIED}),
+    "feedback": frozenset({Kind.FEEDBACK, Kind.DENIED}),
     "admin": frozenset(Kind),
 }
 """What a role opens; what is denied is denied alike to all of them."""

@@ -112,7 +112,7 @@ def parse(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RequestRefused(400, f"The body is not JSON: {error}.", fix="Send JSON.") from None
     if not isinstance(content, dict):
-        raise RequestRefused(400, "The body is not a JSON object.", fix='Send {"model": …}.')
+        raise RequestRefused(400, "The body is not a JSON object.", fix='Send {"…": …}.')
     return content
 
 

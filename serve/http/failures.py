@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from adapters.errors import AdaptersError, NotFound
+from serve.http.access import FEEDBACK_PATH
 from serve.http.asgi import Header
 
 
@@ -32,6 +33,14 @@ class RequestRefused(AdaptersError):
         self.status = status
         self.param = param
         self.code = code or _CODES.get(status)
+
+
+class Later(RequestRefused):
+    """What is asked for cannot be had now; the same request may be sent again."""
+
+    def __init__(self, message: str, *, retry_after_s: float):
+        super().__init__(503, message, fix="Send the same again in a moment.")
+        self.retry_after_s = retry_after_s
 
 
 class RateLimited(RequestRefused):
@@ -80,7 +89,7 @@ def kind_of(error: AdaptersError) -> str:
 
 def headers_of(error: AdaptersError) -> list[Header]:
     """Return what the headers say of an error: how to authenticate, when to try again."""
-    if isinstance(error, RateLimited):
+    if isinstance(error, RateLimited | Later):
         wait_s = error.retry_after_s
         return [
             (b"retry-after", str(math.ceil(wait_s)).encode()),  # HTTP knows whole seconds
@@ -103,8 +112,8 @@ def document(error: AdaptersError, path: str) -> dict[str, Any]:
         "error": {
             "message": str(error),
             "type": kind,
-            "param": error.param if isinstance(error, RequestRefused) else "model",
-            "code": _code(error),
+            "param": _param(error, path),
+            "code": _code(error, path),
         }
     }
 
@@ -116,7 +125,15 @@ def event(error: AdaptersError, path: str) -> bytes:
     return f"{kind}data: {said}\n\n".encode()
 
 
-def _code(error: AdaptersError) -> str | None:
+def _param(error: AdaptersError, path: str) -> str | None:
+    if isinstance(error, RequestRefused):
+        return error.param
+    return None if path == FEEDBACK_PATH else "model"
+
+
+def _code(error: AdaptersError, path: str) -> str | None:
     if isinstance(error, RequestRefused):
         return error.code
+    if path == FEEDBACK_PATH:
+        return kind_of(error)
     return "model_not_found" if isinstance(error, NotFound) else _CODES.get(status_of(error))

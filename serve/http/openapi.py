@@ -12,7 +12,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adapters import __version__
-from serve.http.access import ADAPTERS_PATH, EXPERIMENTS_PATH, MODELS_PATH, Kind, classify, keyless
+from serve.http.access import (
+    ADAPTERS_PATH,
+    EXPERIMENTS_PATH,
+    FEEDBACK_PATH,
+    MODELS_PATH,
+    Kind,
+    classify,
+    keyless,
+)
 
 _SCHEMAS = "#/components/schemas/"
 _SOME_ID = "resp_0"
@@ -22,6 +30,27 @@ _KEYS = {
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
 _OBJECT = {"type": "object", "additionalProperties": True}
+_OUTCOME = {
+    "type": "object",
+    "required": ["metric", "value"],
+    "additionalProperties": False,
+    "properties": {
+        "metric": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"},
+        "value": {"anyOf": [{"type": "number"}, {"type": "boolean"}, {"type": "string"}]},
+        "comment": {"type": "string", "maxLength": 4000},
+        "idempotency_key": {"type": "string", "maxLength": 200},
+        "token": {"type": "string", "description": "x-assignment of the answer"},
+        "id": {"type": "string", "description": "in place of the token: the answer's id"},
+    },
+}
+_OUTCOMES = {
+    "type": "object",
+    "required": ["outcomes"],
+    "additionalProperties": False,
+    "properties": {
+        "outcomes": {"type": "array", "minItems": 1, "maxItems": 1000, "items": _OUTCOME}
+    },
+}
 _OURS = {
     "/ready": {"get": "Whether requests can be served now, and what is waited for"},
     f"{MODELS_PATH}/{{model}}": {"get": "One name that can be asked for"},
@@ -32,6 +61,7 @@ _OURS = {
         "post": "Load a version and keep it in memory",
         "delete": "Let a version be evicted again",
     },
+    FEEDBACK_PATH: {"post": "Post back what came of an answer; durable once it is acknowledged"},
     EXPERIMENTS_PATH: {
         "get": "The experiments that are not over",
         "post": "Create an experiment; `start` starts it, too",
@@ -108,6 +138,21 @@ def _operation(path: str, method: str, summary: str) -> dict[str, Any]:
         replies["400"] = {"description": "It cannot be meant; the message says why"}
         replies["409"] = {"description": "Something else was decided meanwhile"}
         operation["requestBody"] = {"content": {"application/json": {"schema": _OBJECT}}}
+    if path == FEEDBACK_PATH:
+        replies["400"] = {"description": "No outcome, or no token of ours; the message says why"}
+        replies["404"] = {"description": "No experiment here counts that answer"}
+        replies["409"] = {"description": "Another value was posted under this key"}
+        replies["503"] = {"description": "Nothing was kept; retry-after says when to send it again"}
+        form = {"schema": {"anyOf": [_OUTCOME, _OUTCOMES]}}
+        operation["requestBody"] = {"required": True, "content": {"application/json": form}}
+        operation["parameters"] = [
+            {
+                "name": "x-assignment",
+                "in": "header",
+                "description": "the token, where the body has neither `token` nor `id`",
+                "schema": {"type": "string"},
+            }
+        ]
     return operation
 
 

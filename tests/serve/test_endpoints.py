@@ -55,7 +55,10 @@ def test_every_route_of_vllm_is_accounted_for(routes: Routes) -> None:
 def test_the_guide_names_nothing_that_there_is_not(routes: Routes) -> None:
     served, shut = tables()
     assert shut <= routes
-    ours = ("/ready", "/openapi.json", "/v1/models/", "/v1/adapters", "/v1/experiments")
+    ours = (
+        *("/ready", "/openapi.json", "/v1/models/", "/v1/adapters"),
+        *("/v1/experiments", "/v1/feedback"),
+    )
     assert all(path.startswith(ours) for _, path in served - routes), served - routes
 
 

@@ -67,6 +67,7 @@ KEYED = [
     ("POST", "/v1/adapters/support@v1/load"),
     ("GET", "/version"),
     ("GET", "/openapi.json"),
+    ("POST", "/v1/feedback"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/small"),
     ("GET", "/v1/responses/resp_1"),
@@ -166,7 +167,7 @@ def test_a_preflight_needs_no_key_but_a_path_that_exists() -> None:
 def test_every_kind_of_path_is_a_roles_or_an_admins_alone() -> None:
     """A path that is added is shut to other roles until it is opened to them here, too."""
     opened = {kind for kind in Kind if opens("infer", kind) or opens("feedback", kind)}
-    infer = {Kind.MODELS, Kind.DOCUMENT, Kind.PLAIN, Kind.STORED, Kind.ROUTED}
+    infer = {Kind.MODELS, Kind.DOCUMENT, Kind.PLAIN, Kind.STORED, Kind.ROUTED, Kind.FEEDBACK}
     assert opened == infer | {Kind.DENIED}
     assert all(opens("admin", kind) for kind in Kind)
     assert {kind for kind in Kind if keyless(kind)} == {Kind.OPEN, Kind.READY}

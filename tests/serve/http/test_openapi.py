@@ -18,6 +18,7 @@ OURS = {
     "/v1/adapters/{ref}": {"get"},
     "/v1/adapters/{ref}/load": {"post"},
     "/v1/adapters/{ref}/pin": {"post", "delete"},
+    "/v1/feedback": {"post"},
     "/v1/experiments": {"get", "post"},
     "/v1/experiments/{name}": {"get"},
     "/v1/experiments/{name}/log": {"get"},
