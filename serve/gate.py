@@ -203,7 +203,8 @@ class Gate:
         content = caller.sealed(path, content)
         headers = _headers(found, name)
         if self._recording:
-            headers += self._recording.tell(noted, path, content)
+            content, told = self._recording.tell(noted, path, content)
+            headers += told
         began = time.monotonic()
         async with AsyncExitStack() as admitted:
             if self._shadows:

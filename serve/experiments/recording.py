@@ -69,16 +69,19 @@ class Recording:
         if self._repeats.again(noted.question):
             noted.exposure = replace(noted.exposure, regenerate=True)
 
-    def tell(self, noted: Exchange, path: str, content: dict[str, Any]) -> list[Header]:
-        """Return what the answer's headers say of the assignment.
+    def tell(
+        self, noted: Exchange, path: str, content: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[Header]]:
+        """Return the body for the engine, and what the answer's headers say of the assignment.
 
         vLLM makes an answer's id of the request's id, but for a response of `/v1/responses`, which
-        has one of its own: from here on that stands for the request, in `content`, too.
+        has one of its own: from here on that stands for the request.
         """
         if not noted.exposure:
-            return []
+            return content, []
         if path == _RESPONSES:
-            response = content.setdefault("request_id", f"resp_{uuid.uuid4().hex}")
+            content = {"request_id": f"resp_{uuid.uuid4().hex}", **content}
+            response = content["request_id"]
             if isinstance(response, str) and len(response) <= _LONGEST_ID:
                 noted.exposure = replace(noted.exposure, request_id=response)
         made = noted.exposure
@@ -101,7 +104,7 @@ class Recording:
             if str(error) != self._trouble:  # once, not with every answer
                 log.error("Answers go without a token for feedback: %s", error)
             self._trouble = str(error)
-        return headers
+        return content, headers
 
     def recent(self, request_id: str) -> Assignment | None:
         """Return what one of the last requests was assigned, running ones too. Thread-safe."""

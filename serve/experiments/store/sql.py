@@ -82,7 +82,7 @@ class SqlStore:
         return told
 
     def exposure(self, request_id: str) -> Exposure | None:
-        named = select(exposures).where(exposures.c.request_id == request_id)
+        named = select(exposures).where(exposures.c.request_id == _plain(request_id))
         with self._database.transaction() as connection:
             found = connection.execute(named.order_by(exposures.c.seq.desc()).limit(1)).first()
         return None if found is None else _exposure(found)

@@ -6,34 +6,18 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from adapters.experiments import Arm, Design
+from adapters.experiments import Design
 from adapters.registry import Registry
-from adapters.types import Version
 from serve.experiments import repeats
 from serve.experiments.store.base import Exposure
 from serve.experiments.store.units import stored
 from serve.http.asgi import ASGIApp
-from tests.serve.conftest import MakeServer, Server
-from tests.serve.experiments.conftest import Kept
-
-ARMS = [Arm("v1", 1, 50), Arm("v2", 2, 50)]
-Counting = Callable[..., Server]
-
-
-@pytest.fixture
-def counting(serve: MakeServer, support: tuple[Version, Version], kept: Kept) -> Counting:
-    """Return a server that records, over `support` v1 and v2."""
-    return lambda **options: serve(recording=kept.recording, metrics=kept.metrics, **options)
-
-
-@pytest.fixture
-def phase(registry: Registry, support: tuple[Version, Version]) -> Any:
-    return registry.start_experiment("support", ARMS)
+from tests.serve.conftest import Server
+from tests.serve.experiments.conftest import ARMS, Counting, Kept
 
 
 def test_an_answer_is_an_exposure_with_all_that_the_server_saw(

@@ -53,6 +53,7 @@ def test_text_that_a_database_does_not_take_spoils_no_exposure(store: Store) -> 
     store.expose([exposure("a\0b\ud800", latency_ms=math.nan, ttft_ms=math.inf)])
     (kept,) = store.exposures(EXPERIMENT)
     assert (kept.unit, kept.latency_ms, kept.ttft_ms) == ("a\ufffdb?", None, None)
+    assert store.exposure("r-a\0b\ud800") == kept, "and it is found by what it was called"
 
 
 def test_what_shadows_answered_is_there_for_whoever_opens_it_next(opened: Open) -> None:
