@@ -25,6 +25,8 @@ METRICS: Mapping[str, Role] = {
     "guardrails": "guardrail",
 }
 """Keys whose values are metrics, and the role that they give."""
+CANARY_STEPS = "1%,5%,25%,50%,100%"
+CANARY_GUARDRAIL = "error<=5%"
 _FIELDS = {field.name: str(field.type) for field in dataclasses.fields(Design)}
 KEYS = ("arms", *METRICS, *(name for name in _FIELDS if name != "metrics"))
 
@@ -56,6 +58,29 @@ def read_design(name: str, said: Mapping[str, Any]) -> tuple[tuple[Arm, ...], De
     design = Design(metrics=tuple(metrics), **fields)
     check_design(design, arms)
     return arms, design
+
+
+def read_canary(
+    name: str, control: int, number: int, said: Mapping[str, Any]
+) -> tuple[tuple[Arm, ...], Design]:
+    """Return the arms and the design of a canary: a version takes over from another by steps.
+
+    `said`: as for `read_design`, with `steps`; without guardrails one holds errors.
+
+    Raises:
+        UsageError: as `read_design`; or both are one version, or the first step leaves no control.
+    """
+    if number == control:
+        raise UsageError(f"v{number} is what it should replace.", fix="Name another version.")
+    first = _field(name, "steps", said.get("steps") or CANARY_STEPS)[0]
+    if not 0 < first < 1:
+        raise UsageError(
+            f"A canary that begins with {first:.0%} is none.", fix="Begin smaller: --steps 5%,100%."
+        )
+    guardrails = said.get("guardrails") or [CANARY_GUARDRAIL]
+    arms = {f"v{control}": 1 - first, f"v{number}": first}
+    plain = {"policy": "canary", "steps": CANARY_STEPS}
+    return read_design(name, {**plain, **said, "guardrails": guardrails, "arms": arms})
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ _COMMANDS = {
     "logs": ("adapters.cli.logs:logs", "Show what a server logged."),
     "doctor": ("adapters.cli.doctor:doctor", "Find out what is wrong with this machine."),
     "ab": ("adapters.cli.ab:app", "Split live traffic between versions."),
+    "canary": ("adapters.cli.canary:canary", "Have a version take over by steps."),
     "list": ("adapters.cli.registry:list_", "List adapters, or the versions of one."),
     "show": ("adapters.cli.registry:show", "Show one version."),
     "diff": ("adapters.cli.diff:diff", "Show how two versions differ."),

@@ -127,6 +127,7 @@ LINES = {
     ],
     "ab take-out": ["ab start support --arm v1 --arm v2", "ab take-out support v2 --reason bad"],
     "ab pause": ["ab start support --arm v1=25 --arm v2=75", "ab pause support"],
+    "canary": ["canary support@v4 --steps 5%,50%,100% --primary solved"],
     "ab list": ["ab start support --arm v1=25 --arm v2=75", "ab list"],
     "ab log": ["ab start support --arm v1=25 --arm v2=75", "ab log support"],
     "ab stop": ["ab start support --arm v1=25 --arm v2=75", "ab stop support"],
