@@ -26,6 +26,7 @@ from adapters.memory import free_bytes
 from adapters.registry import Registry
 from serve.experiments.control import Control
 from serve.experiments.feedback import Feedback
+from serve.experiments.keeper import Keeper
 from serve.experiments.recording import Recording
 from serve.experiments.shadow import Shadows
 from serve.experiments.store.base import Store
@@ -235,6 +236,7 @@ async def _serve(
                     _keep(admission, handover, lease, note, warming, metrics, recorder),
                     handover.run(),
                     warming.run(),
+                    Keeper(registry, store, lambda: handover.current, experiment_metrics).run(),
                 )
             ]
             try:
