@@ -10,6 +10,7 @@ import typer
 from adapters.cli.designs import design_flags
 from adapters.cli.evidence import NameArgument, promote, simulate
 from adapters.cli.registry import JsonOption, ReasonOption, RegistryOption
+from adapters.cli.shadows import shadows
 from adapters.designs import read_arm, read_design
 from adapters.errors import UsageError
 from adapters.experiments import Phase, Status
@@ -68,6 +69,7 @@ def start(
 
 app.command()(simulate)
 app.command()(promote)
+app.command()(shadows)
 
 
 @app.command()

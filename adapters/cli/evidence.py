@@ -140,13 +140,8 @@ def simulate(
     typer.echo(table(["", "", ""], rows))
 
 
-def _analysed(
-    opened: Registry, name: str, experiment: str | None, url: str | None
-) -> tuple[list[Phase], Report]:
-    """Return the phases of an experiment that there is or was, and its report."""
-    from serve.experiments.analysis import analyse
-    from serve.experiments.store.sql import SqlStore
-
+def chosen(opened: Registry, name: str, experiment: str | None) -> list[Phase]:
+    """Return the phases of the experiment of this name, else of the one on NAME, else the last."""
     ran = opened.experiments(name)
     named = [phases for phases in ran if experiment in (None, phases[0].experiment)]
     if not named:
@@ -157,7 +152,17 @@ def _analysed(
             if known
             else "Start one: adapters ab start --help",
         )
-    phases = next((each for each in named if each[-1].status != "stopped"), named[-1])
+    return next((each for each in named if each[-1].status != "stopped"), named[-1])
+
+
+def _analysed(
+    opened: Registry, name: str, experiment: str | None, url: str | None
+) -> tuple[list[Phase], Report]:
+    """Return the phases of an experiment that there is or was, and its report."""
+    from serve.experiments.analysis import analyse
+    from serve.experiments.store.sql import SqlStore
+
+    phases = chosen(opened, name, experiment)
     store = SqlStore(url)
     try:
         return phases, analyse(name, phases, store, now_s=time.time())

@@ -116,6 +116,7 @@ LINES = {
         "ab start support --arm v1 --arm v2 --primary solved",
         "ab promote support --force --arm v1 --reason because",
     ],
+    "ab shadows": ["ab start support --arm v1 --shadow v2", "ab shadows support"],
     "ab simulate": [
         "ab create support --arm v1 --arm v2 --primary solved:effect=0.3",
         "ab simulate support --mean 0.3 --units 500 --runs 50",
