@@ -68,6 +68,7 @@ def analyse(name: str, phases: Sequence[Phase], store: Store, *, now_s: float) -
         conclude(name, phase, shown, compared, guarded, mismatch),
         dict(zip(live, bets.best.tolist(), strict=True)) if bets else None,
         dict(zip(live, bets.loss.tolist(), strict=True)) if bets else {},
+        int(((units.source == "request") & ~units.crossed).sum()),
     )
 
 

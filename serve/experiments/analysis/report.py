@@ -148,6 +148,8 @@ class Report:
     None before each has something. As if no base rate moved while shares did."""
     loss: Mapping[str, float] = field(default_factory=dict)
     """What choosing it is expected to lose, in the primary metric."""
+    by_request: int = 0
+    """Units that were one request each, as nothing said who asked (`Exposure.source`)."""
 
     @property
     def control(self) -> Side:

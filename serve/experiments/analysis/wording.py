@@ -13,14 +13,14 @@ def value(number: float | None, kind: Kind) -> str:
     """Return a metric's value; a dash for none."""
     if number is None:
         return "–"
-    return f"{100 * number:.1f} %" if kind in _SHARES else f"{number:,.4g}"
+    return f"{_hundredths(number)}%" if kind in _SHARES else _plain(number)
 
 
 def difference(number: float | None, kind: Kind) -> str:
     """Return a difference with its sign."""
     if number is None:
         return "–"
-    return f"{100 * number:+.1f} points" if kind in _SHARES else f"{number:+,.4g}"
+    return f"{_hundredths(number, '+')} points" if kind in _SHARES else _plain(number, "+")
 
 
 def interval(low: float | None, high: float | None, kind: Kind) -> str:
@@ -28,17 +28,31 @@ def interval(low: float | None, high: float | None, kind: Kind) -> str:
     if low is None or high is None:
         return "–"
     if kind in _SHARES:
-        return f"{100 * low:+.1f} to {100 * high:+.1f}"
-    return f"{low:+,.4g} to {high:+,.4g}"
+        return f"{_hundredths(low, '+')} to {_hundredths(high, '+')}"
+    return f"{_plain(low, '+')} to {_plain(high, '+')}"
 
 
 def e_value(log_e: float) -> str:
     """Return E, of any size."""
     if log_e < math.log(0.001):
         return "< 0.001"
-    return f"{math.exp(log_e):,.3g}" if log_e < math.log(1e5) else f"1e{log_e / math.log(10):.0f}"
+    if log_e < math.log(10_000):
+        return f"{math.exp(log_e):,.3g}" if log_e < math.log(1_000) else f"{math.exp(log_e):,.0f}"
+    return f"1e{log_e / math.log(10):.0f}" if log_e < math.inf else "∞"
 
 
 def p(number: float) -> str:
     """Return a p-value; they are never 0."""
     return f"{number:.4f}" if number >= 0.0001 else "< 0.0001"
+
+
+def _hundredths(share: float, sign: str = "-") -> str:
+    """Return per cent: a digit more where there is less than one."""
+    digits = 1 if abs(share) >= 0.01 or not share else 2
+    return f"{100 * share:{sign}.{digits}f}"
+
+
+def _plain(number: float, sign: str = "-") -> str:
+    """Return four digits, or a whole number with all of its own."""
+    form = ",.0f" if 1_000 <= abs(number) < 1e9 else ".4g"
+    return f"{number:{sign}{form}}"

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from adapters.errors import UsageError
 from serve.experiments.analysis import analyse
+from serve.experiments.analysis.page import page
 from serve.experiments.analysis.report import Measured, Report
+from serve.experiments.analysis.text import text
 from serve.experiments.store.base import Measure
 from serve.experiments.store.sql import SqlStore
 from tests.serve.experiments.analysis.traffic import SOLVED, Traffic, design, phase, report
@@ -215,6 +217,8 @@ def test_whatever_was_posted_there_is_a_report(
         phase(3, thirds, plan, out=["v3"]),
     )
     assert len(said(found)) > 100
+    assert "nan" not in text(found)
+    assert page(found).endswith("</html>\n")
     for comparison in found.comparisons:
         assert comparison.p > 0 or comparison.log_e > 700
         assert (comparison.low is None) == (comparison.high is None)

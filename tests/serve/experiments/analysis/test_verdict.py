@@ -103,7 +103,7 @@ def test_a_broken_guardrail_comes_before_a_winner() -> None:
     found = [compared("v2", 0.1, 90.0), compared("v3", 0.1)]
     verdict = concluded(found, [guard("v2", breached=False), guard("v3")])
     assert (verdict.kind, verdict.arm) == ("breached", "v3")
-    assert "error (15.2 %, at most 5.0 %)" in verdict.said
+    assert "error (15.2%, at most 5.0%)" in verdict.said
     assert [each["breached"] for each in verdict.evidence["guardrails"]] == [False, True]
 
 

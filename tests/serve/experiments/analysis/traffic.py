@@ -53,6 +53,7 @@ class Traffic:
     """None: each row is another's"""
     exposures: Any = 1
     crossed: Any = False
+    source: Any = "user"
     outcomes: Mapping[Measure, Any] = field(default_factory=dict)
     """of each measure the sum a row, NaN where nothing was measured"""
     counts: Mapping[Measure, Any] = field(default_factory=dict)
@@ -80,6 +81,7 @@ class Traffic:
             count=counts.astype(numpy.int64),
             sum=sums,
             squares=sums**2,
+            source=numpy.broadcast_to(numpy.asarray(self.source), rows),
         )
 
 
