@@ -80,6 +80,25 @@ class TestOutsideReferences:
         error = math.sqrt(sandwich[1, 1] * half / (half - 1))
         check_sequence(found, units, slopes[1], error)
 
+    def test_statsmodels_says_the_same(self) -> None:
+        """Numbers of statsmodels 0.15.0 on these outcomes; its sandwich has no n/(n − 1)."""
+        i = numpy.arange(400)
+        arm, place = i % 2, i * 37 % 11
+        once = (place + arm > 6).astype(float)
+        found = only(
+            report(Traffic(1, arm, outcomes={SOLVED: once}), phase(design=design("solved")))
+        )
+        # CompareMeans(DescrStatsW(arm), DescrStatsW(control)).std_meandiff_separatevar
+        check_sequence(found, 400, 0.085, 0.0490756261847685)
+
+        seen = 1 + i * i % 7
+        solved = numpy.floor(seen * (3 + place + arm) / 16)
+        traffic = Traffic(1, arm, outcomes={SOLVED: solved}, counts={SOLVED: seen})
+        found = only(report(traffic, phase(design=design("solved"))))
+        # OLS(y, [1, arm]).fit(cov_type="cluster", groups=unit, use_correction=False)
+        clustered = 0.026258534103791413 * math.sqrt(200 / 199)
+        check_sequence(found, 400, 0.050083472454089714, clustered)
+
     def test_a_ratio_is_the_delta_method(self) -> None:
         chance = numpy.random.default_rng(3)
         arm = chance.integers(0, 2, 1_000)
