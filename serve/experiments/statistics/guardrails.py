@@ -20,8 +20,9 @@ def log_e_above(bad: ArrayLike, good: ArrayLike, limit: float) -> Numbers:
 
     E = ∫ p^s(1−p)^f w(p) dp / (limit^s (1−limit)^f), w = Beta(½, ½) cut to [limit, 1]. It holds as
     long as no outcome is bad with a probability above the limit, given those before it. Where one
-    unit's outcomes are alike, count units, or take `bounded.log_e_above` of units' rates. −∞ where
-    the rate is so far below that a float cannot tell E from 0.
+    unit's outcomes are alike, sum each unit's share of bad and of good ones: E's factors are convex
+    in the outcome, so shares are no worse than 0 and 1. −∞ where the rate is so far below that a
+    float cannot tell E from 0.
     """
     s, f = numpy.asarray(bad, numpy.float64), numpy.asarray(good, numpy.float64)
     mixture = _log_tail(0.5 + s, 0.5 + f, limit) - _log_tail(0.5, 0.5, limit)
