@@ -28,6 +28,10 @@ Direction = Literal["increase", "decrease"]
 
 DIRECTIONS: tuple[Direction, ...] = ("increase", "decrease")
 KINDS: tuple[Kind, ...] = ("proportion", "mean", "ratio", "preference")
+NUMBERS = ("latency_ms", "ttft_ms", "output_tokens")
+BOOLEANS = ("error", "refusal", "regenerate")
+LABELS = ("finish_reason",)
+"""What the server measures itself of a response: numbers, yes or no, one of several words."""
 WORSE_WHEN_MORE = frozenset({"error", "refusal", "regenerate", "latency_ms", "ttft_ms"})
 """What the server measures, and nobody wants more of: their direction where none is said."""
 _EXPRESSION = re.compile(
@@ -131,6 +135,7 @@ def check_metric(metric: Metric) -> Metric:
         raise _refused(title, "a number in it is not finite")
     if metric.kind != "proportion" and (metric.label is not None or metric.above is not None):
         raise _refused(title, "a label or a limit is counted, as a proportion")
+    _check_measured(metric)
     if metric.effect is not None and metric.effect <= 0:
         raise _refused(title, "its least effect is not above 0")
     bounded = metric.limit is not None or metric.margin is not None
@@ -176,6 +181,21 @@ def read_number(what: str, said: str) -> float:
     except ValueError:
         raise UsageError(f"{what}: {said[:40]!r} is no number.", fix="E.g. 0.05, or 5%.") from None
     return number / 100 if text.endswith("%") else number
+
+
+def _check_measured(metric: Metric) -> None:
+    """Refuse to ask of the server's own measurements what they are not.
+
+    Raises:
+        UsageError: says how it can be asked.
+    """
+    title, name = metric.title[:80], metric.name
+    if metric.denominator in LABELS or (name in LABELS and metric.label is None):
+        raise _refused(title, f"{LABELS[0]} is one of several words: write {LABELS[0]}=length")
+    if name in (*NUMBERS, *BOOLEANS) and (metric.label is not None or metric.kind == "preference"):
+        raise _refused(title, f"{name} has no words to count")
+    if name in NUMBERS and metric.kind == "proportion" and metric.above is None:
+        raise _refused(title, f"{name} is a number: write {name}:mean, or {name}>800")
 
 
 def _refused(text: str, why: str) -> UsageError:

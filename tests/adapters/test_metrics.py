@@ -66,6 +66,13 @@ def test_what_is_written_and_what_it_means(text: str, role: Role, means: dict[st
         ("error<=5%:margin=0.1", "guardrail", "choose one"),
         ("rating:mean:margin=-1", "guardrail", "below 0"),
         ("latency_ms>soon<=5%", "guardrail", "is no number"),
+        ("finish_reason", "secondary", "write finish_reason=length"),
+        ("finish_reason:mean", "secondary", "write finish_reason=length"),
+        ("cost/finish_reason", "secondary", "write finish_reason=length"),
+        ("error=true", "secondary", "no words to count"),
+        ("error:preference", "primary", "no words to count"),
+        ("latency_ms", "primary", "write latency_ms:mean, or latency_ms>800"),
+        ("latency_ms<=5%", "guardrail", "write latency_ms:mean, or latency_ms>800"),
     ],
 )
 def test_what_is_no_metric_is_told_why(text: str, role: Role, why: str) -> None:

@@ -1,8 +1,8 @@
 """What follows: who won, who broke a guardrail, whether anything may be concluded at all. Pure.
 
-First of these: a guardrail broken by an arm that is not out (to take it out is the safe side, even
-where shares are wrong); shares that are wrong, so that nothing else counts; a winner; no difference
-that matters; a stop before any of it; else, wait.
+First of these: a guardrail broken by an arm that is not out; shares that are wrong, so that nothing
+else counts (nor a margin before, which compares: a limit is of an arm alone); a winner; no
+difference that matters; a stop before any of it; else, wait.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _kind(
     *,
     frozen: bool,
 ) -> tuple[Decision, str | None]:
-    broken = [guard.arm for guard in guards if guard.breached]
+    broken = [g.arm for g in guards if g.breached and not (frozen and g.limit is None)]
     if arm := next((arm for arm in broken if arm in live), None):
         return "breached", arm
     if frozen:

@@ -15,11 +15,9 @@ import numpy
 from numpy.typing import NDArray
 
 from adapters.errors import Conflict, UsageError
+from adapters.metrics import BOOLEANS, LABELS, NUMBERS
 from adapters.types import is_name
 
-NUMBERS = ("latency_ms", "ttft_ms", "output_tokens")
-BOOLEANS = ("error", "refusal", "regenerate")
-LABELS = ("finish_reason",)
 IMPLICIT = (*NUMBERS, *BOOLEANS, *LABELS)
 """Metrics that the server measures itself, as they are called in `Exposure`."""
 MOST_OUTCOMES = 1000

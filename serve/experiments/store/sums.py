@@ -23,7 +23,8 @@ from sqlalchemy import (
 )
 
 from adapters.errors import UsageError
-from serve.experiments.store.base import BOOLEANS, IMPLICIT, LABELS, Measure, Units
+from adapters.metrics import BOOLEANS, LABELS
+from serve.experiments.store.base import IMPLICIT, Measure, Units
 from serve.experiments.store.tables import exposures, outcomes
 
 _SUMS = 7

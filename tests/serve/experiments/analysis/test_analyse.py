@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy
@@ -16,7 +17,7 @@ from serve.experiments.analysis import analyse
 from serve.experiments.analysis.page import page
 from serve.experiments.analysis.report import Measured, Report
 from serve.experiments.analysis.text import text
-from serve.experiments.store.base import Measure
+from serve.experiments.store.base import IMPLICIT, Measure
 from serve.experiments.store.sql import SqlStore
 from tests.serve.experiments.analysis.traffic import SOLVED, Traffic, design, phase, report
 from tests.serve.experiments.store.rows import exposure, outcome
@@ -94,10 +95,19 @@ class TestOfARealStore:
             assert not any(guard.breached for guard in found.guards)
             said(found)
 
-    def test_a_metric_that_the_server_does_not_have_is_refused(self, store: SqlStore) -> None:
-        plan = design("finish_reason:mean")
-        with pytest.raises(UsageError, match="labels alone"):
-            analyse("support", [phase(design=plan)], store, now_s=0)
+    @pytest.mark.parametrize("name", IMPLICIT)
+    def test_whatever_may_be_asked_of_the_server_can_be_answered(
+        self, store: SqlStore, name: str
+    ) -> None:
+        store.expose([exposure("ann", "v1"), exposure("bob", "v2", finish_reason="stop")])
+        forms = ("{}", "{}:mean", "{}=stop", "{}>0.5", "{}/cost", "cost/{}", "{}:preference")
+        asked = []
+        for form in forms:
+            with suppress(UsageError):
+                asked.append(design(form.format(name)))
+        assert asked
+        for plan in asked:
+            said(analyse("support", [phase(design=plan)], store, now_s=0))
 
 
 def test_who_crossed_counts_nowhere_and_is_told() -> None:

@@ -95,6 +95,8 @@ def test_wrong_shares_freeze_everything_but_a_guardrail() -> None:
     assert concluded(found, ratio=WRONG).kind == "frozen"
     assert concluded(found, ratio=WRONG - 0.1).kind == "winner"
     assert concluded(found, [guard("v2")], ratio=WRONG).kind == "breached"
+    beyond = replace(guard("v2"), limit=None, margin=0.1)
+    assert concluded(found, [beyond], ratio=WRONG).kind == "frozen"
     told = decided(found, PLAN, frozen=True)
     assert [each.decided for each in told] == [None]
 
