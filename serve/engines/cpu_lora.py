@@ -62,7 +62,8 @@ class Pairs:
 
     def __post_init__(self) -> None:
         """Lay B out rank by rank, in place: what an adapter's rank leaves empty is never read."""
-        self.b.data = self.b.data.transpose(-1, -2).contiguous().transpose(-1, -2)
+        with torch.inference_mode(False):  # vLLM goes on filling it, outside of a step
+            self.b.data = self.b.data.transpose(-1, -2).contiguous().transpose(-1, -2)
 
     def of(self, slot: int, rank: int | None) -> Pair:
         """Return a slot's pair up to the adapter's rank; none is left where it has nothing here."""

@@ -97,13 +97,17 @@ def test_a_step_without_tokens_changes_nothing() -> None:
 
 
 def test_a_slot_that_was_refilled_is_looked_at_again() -> None:
-    """Whether it has anything for a layer is found by looking at the weights, and kept."""
+    """Whether it has anything for a layer is found by looking at the weights, and kept.
+
+    As in the engine: a step is under inference mode, and a slot is filled outside of it.
+    """
     punica, x = wrapper(GroupedPunica, [0]), torch.ones(1, 4)
     a, b = torch.zeros(SLOTS, 1, 2, 4), torch.ones(SLOTS, 1, 3, 2)
 
     def added() -> float:
         y = torch.zeros(1, 3)
-        punica.add_lora_linear(y, x, (a,), (b,), 1.0, (3,))
+        with torch.inference_mode():
+            punica.add_lora_linear(y, x, (a,), (b,), 1.0, (3,))
         return float(y[0, 0])
 
     assert added() == 0
@@ -113,6 +117,9 @@ def test_a_slot_that_was_refilled_is_looked_at_again() -> None:
     a[0, 0, 1] = 9  # beyond the rank of what is there now
     punica.refilled(0, 1)
     assert added() == 4
+    b[0] = 3
+    punica.refilled(0, 1)
+    assert added() == 12
 
 
 def test_rows_that_are_not_the_steps_tokens_are_refused() -> None:
