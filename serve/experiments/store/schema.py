@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,6 +20,7 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 _LOCK = 0x5357_5953  # any number that nobody else in the database locks by
 _LOCK_TIMEOUT_S = 30
 VERSION_TABLE = "experiment_schema"
+logging.getLogger("alembic").setLevel(logging.WARNING)  # else each start has lines of it
 
 
 def bring_up(database: Database) -> None:
