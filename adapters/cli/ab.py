@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters.cli.designs import design_flags
-from adapters.cli.evidence import NameArgument, promote, simulate
+from adapters.cli.evidence import NameArgument, promote, report, simulate
 from adapters.cli.registry import JsonOption, ReasonOption, RegistryOption
 from adapters.cli.shadows import shadows
 from adapters.designs import read_arm, read_design
@@ -68,6 +68,7 @@ def start(
 
 
 app.command()(simulate)
+app.command()(report)
 app.command()(promote)
 app.command()(shadows)
 

@@ -1,9 +1,10 @@
-"""`adapters ab simulate | promote`: what an experiment will prove, and what follows."""
+"""`adapters ab simulate | report | promote`: what an experiment will prove, does, and did."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from adapters.cli.designs import design_flags
 from adapters.cli.registry import ConfirmOption, JsonOption, ReasonOption, RegistryOption
 from adapters.designs import read_design
-from adapters.errors import NotFound, nearest
+from adapters.errors import NotFound, UsageError, nearest
 from adapters.experiments import Arm, Design, Phase
 from adapters.metrics import read_number
 from adapters.registry import Registry
@@ -34,6 +35,37 @@ StoreOption = Annotated[
 ExperimentOption = Annotated[
     str | None, typer.Option(help="Its name.  [default: the one on NAME, or the last]")
 ]
+
+
+def report(
+    name: NameArgument,
+    experiment: ExperimentOption = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page of it, plots and all.")
+    ] = None,
+    store: StoreOption = None,
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what is known of an experiment by now. Look as often as you like: its rates hold.
+
+    Example: adapters ab report support --html report.html
+    """
+    from serve.experiments.analysis.page import page
+    from serve.experiments.analysis.text import text
+
+    _, found = _analysed(Registry.open(registry), name, experiment, store)
+    if html:
+        try:
+            html.write_text(page(found), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(
+                f"{html} cannot be written: {error.strerror}.", fix="Choose another file."
+            ) from error
+    if json:
+        emit_json(found.as_json())
+    else:
+        typer.echo(f"{html}" if html else text(found))
 
 
 def promote(

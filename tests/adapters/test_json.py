@@ -112,6 +112,10 @@ LINES = {
     "ab create": [
         "ab create support --arm v1 --arm v2 --primary solved:effect=0.03 --guardrail error<=5%"
     ],
+    "ab report": [
+        "ab start support --arm v1 --arm v2 --primary solved --guardrail error<=5%",
+        "ab report support",
+    ],
     "ab promote": [
         "ab start support --arm v1 --arm v2 --primary solved",
         "ab promote support --force --arm v1 --reason because",
