@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy
 
 from adapters.experiments import Phase
-from serve.experiments.analysis.compare import compare
+from serve.experiments.analysis.compare import compare, look_back
 from serve.experiments.analysis.guard import guards
 from serve.experiments.analysis.measures import IMPLICIT, Rows, asked
 from serve.experiments.analysis.report import Comparison, Look, Report, Verdict
@@ -24,8 +24,8 @@ from serve.experiments.store.units import key_of
 
 __all__ = ["Report", "Verdict", "analyse"]
 
-_LOOKS, _GLANCES = 60, 6
-"""At the primary metric; at each other one, whose plot nobody asked for."""
+_LOOKS = 60
+"""At most, at the primary metric."""
 
 
 def analyse(name: str, phases: Sequence[Phase], store: Store, *, now_s: float) -> Report:
@@ -77,12 +77,10 @@ def _compared(rows: Rows, phase: Phase) -> tuple[tuple[Comparison, ...], tuple[L
     for metric in phase.design.metrics:
         if metric.role == "guardrail":
             continue
-        decides = metric.role == "primary"
         for arm in range(1, len(rows.arms)):
-            at = _LOOKS if decides else _GLANCES
-            comparison, seen = compare(rows, metric, arm, phase.design, looks=at)
-            comparisons.append(comparison)
-            looks += seen if decides else []
+            comparisons.append(compare(rows, metric, arm, phase.design))
+            if metric.role == "primary":
+                looks += look_back(rows, metric, arm, phase.design, _LOOKS)
     return tuple(comparisons), tuple(looks)
 
 

@@ -39,34 +39,20 @@ class Finding:
     log_e: float = 0.0
     waiting: str = ""
 
+    @property
+    def p(self) -> float:
+        """1/E, at most 1."""
+        return math.exp(-max(self.log_e, 0.0))
+
 
 _NOTHING = Finding(waiting="nothing to compare yet")
 
 
-def compare(
-    rows: Rows, metric: Metric, arm: int, design: Design, *, looks: int
-) -> tuple[Comparison, list[Look]]:
-    """Return the comparison, not decided yet, and its looks after even numbers of rows.
-
-    p is the least of these looks'. Fewer looks make it larger, and it stays valid: the exact
-    methods, whose intervals are found by halving, get a third.
-    """
-    alpha = design.alpha / (len(rows.arms) - 1)
+def compare(rows: Rows, metric: Metric, arm: int, design: Design) -> Comparison:
+    """Return what is known now, not decided yet."""
     method = _method(rows, metric, design)
-    if method not in ("difference", "propensities"):
-        looks = math.ceil(looks / 3)
-    ends = numpy.unique(numpy.linspace(0, len(rows), looks + 1).round().astype(int))
-    seen: list[Look] = []
-    found, p, units = _NOTHING, 1.0, 0
-    for start, end in pairwise(ends):
-        found = _find(rows.where(slice(0, end)), metric, arm, design, alpha, method)
-        p = min(p, math.exp(-max(found.log_e, 0.0)))
-        units += int(rows.new[start:end].sum())
-        at_s = float(rows.at_s[end - 1])
-        seen.append(
-            Look(rows.arms[arm], units, at_s, found.value, found.low, found.high, found.log_e, p)
-        )
-    comparison = Comparison(
+    found = _find(rows, metric, arm, design, method)
+    return Comparison(
         metric.title,
         metric.role,
         metric.kind,
@@ -76,11 +62,28 @@ def compare(
         found.low,
         found.high,
         found.log_e,
-        p,
+        found.p,
         None,
         found.waiting,
     )
-    return comparison, seen
+
+
+def look_back(rows: Rows, metric: Metric, arm: int, design: Design, most: int) -> list[Look]:
+    """Return the same after even shares of the rows, the last look of all: at most so many.
+
+    Of the exact methods, whose intervals are found by halving, a third.
+    """
+    method = _method(rows, metric, design)
+    looks = most if method in ("difference", "propensities") else math.ceil(most / 3)
+    ends = numpy.unique(numpy.linspace(0, len(rows), looks + 1).round().astype(int))
+    seen, units = list[Look](), 0
+    for start, end in pairwise(ends):
+        found = _find(rows.where(slice(0, end)), metric, arm, design, method)
+        units += int(rows.new[start:end].sum())
+        at_s = float(rows.at_s[end - 1])
+        ends_of = (found.value, found.low, found.high)
+        seen.append(Look(rows.arms[arm], units, at_s, *ends_of, found.log_e, found.p))
+    return seen
 
 
 def _method(rows: Rows, metric: Metric, design: Design) -> Method:
@@ -92,9 +95,8 @@ def _method(rows: Rows, metric: Metric, design: Design) -> Method:
     return "difference" if rows.steady else "propensities"
 
 
-def _find(
-    rows: Rows, metric: Metric, arm: int, design: Design, alpha: float, method: Method
-) -> Finding:
+def _find(rows: Rows, metric: Metric, arm: int, design: Design, method: Method) -> Finding:
+    alpha = design.alpha / (len(rows.arms) - 1)
     if method == "preferences":
         return _preferences(rows, metric, arm, alpha)
     if method in ("blocks", "bounded"):

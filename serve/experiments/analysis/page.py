@@ -33,8 +33,8 @@ figure { margin: 1rem 0; } figcaption { color: var(--faint); } svg { width: 100%
 svg text { fill: var(--faint); font-size: 11px; } svg svg { overflow: hidden; }
 .grid { stroke: var(--rule); } .zero { stroke: var(--faint); }
 .needed { stroke: var(--bad); stroke-dasharray: 5 4; }
-.line, .thin { fill: none; stroke: currentColor; stroke-width: 2; }
-.thin { stroke-width: 1; opacity: .55; } .band { fill: currentColor; opacity: .16; }
+.line { fill: none; stroke: currentColor; stroke-width: 2; }
+.band { fill: currentColor; opacity: .16; }
 .key::before { content: "\\25a0\\00a0"; }
 .c0 { color: var(--c0); } .c1 { color: var(--c1); } .c2 { color: var(--c2); }
 .c3 { color: var(--c3); } .c4 { color: var(--c4); } .c5 { color: var(--c5); }

@@ -28,7 +28,7 @@ def plots(report: Report) -> tuple[tuple[str, str], ...]:
         return ()
     needed = threshold(report.design.alpha, len(arms))
     shown = f"{metric.title}, less {report.control.arm}: interval by units of all arms"
-    grown = "Evidence by units of all arms: E now, and 1/p, the most so far"
+    grown = "Evidence E (p is 1/E) by units of all arms; dashed: where it decides"
     return (
         (shown, _differences(by_arm, metric.kind, shown)),
         (grown, _evidence(by_arm, needed, grown)),
@@ -52,12 +52,7 @@ def _differences(by_arm: dict[str, list[Look]], kind: Kind, said: str) -> str:
 
 
 def _evidence(by_arm: dict[str, list[Look]], needed: float, said: str) -> str:
-    seen = [
-        e
-        for looks in by_arm.values()
-        for look in looks
-        for e in (look.log_e, -math.log(max(look.p, 1e-300)))
-    ]
+    seen = [look.log_e for looks in by_arm.values() for look in looks]
     most = min(300.0, max(needed, *seen) / _LN10 * 1.05)
     least = max(-4.0, min(0.0, *seen) / _LN10)
     x, y = _across(by_arm), _up(least, most)
@@ -66,11 +61,8 @@ def _evidence(by_arm: dict[str, list[Look]], needed: float, said: str) -> str:
         _level(y(needed / _LN10), "needed"),
     ]
     for place, looks in enumerate(by_arm.values()):
-        colour = f"c{place % _COLOURS}"
-        now = [(x(look.units), y(look.log_e / _LN10)) for look in looks]
-        ever = [(x(look.units), y(-math.log10(max(look.p, 1e-300)))) for look in looks]
-        parts.append(f'<polyline class="thin {colour}" points="{_points(now)}"/>')
-        parts.append(f'<polyline class="line {colour}" points="{_points(ever)}"/>')
+        path = _points([(x(look.units), y(look.log_e / _LN10)) for look in looks])
+        parts.append(f'<polyline class="line c{place % _COLOURS}" points="{path}"/>')
     return _svg(said, parts, by_arm)
 
 

@@ -69,7 +69,7 @@ class Comparison:
     log_e: float
     """Evidence against "no difference", of all that is known now."""
     p: float
-    """Always valid: the least 1/E of the looks so far."""
+    """1/E: whenever one looks and stops, at most α with probability at most α."""
     decided: Literal["better", "worse"] | None
     """Of a primary: log_e ≥ ln(m/α); of the others: e-BH. None of all where the report is frozen.
     """
@@ -95,7 +95,11 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One arm beside the control in the primary metric, when so many units had come."""
+    """One arm beside the control in the primary metric, of the first so many units.
+
+    With all that is known of them now: what came late is in it, so a report at that time may have
+    shown less. Looks are drawn; what decides is the comparison.
+    """
 
     arm: str
     units: int

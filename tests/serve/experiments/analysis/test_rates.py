@@ -1,6 +1,6 @@
 """How often whole reports err where there is nothing, and what they find where there is something.
 
-p is the least over 20 to 60 looks, so one report of a run is as good as having looked as often.
+Where units come once, the 20 to 60 looks of one report are those of somebody who looked as often.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from serve.experiments.analysis.report import Report
 from serve.experiments.statistics.guardrails import log_e_above
 from serve.experiments.store.base import Measure
 from tests.serve.experiments.analysis.traffic import SOLVED, Traffic, design, phase, report
+from tests.serve.experiments.analysis.visits import reports
 from tests.serve.experiments.statistics.chances import at_least, at_most
 
 ERROR, COST = Measure("error"), Measure("cost")
@@ -117,11 +118,26 @@ def test_nothing_is_rarely_claimed_where_there_is_nothing(run: Run) -> None:
         found = run(numpy.random.default_rng([1, seed]))
         assert not found.frozen
         arms = len(found.sides) - 1
-        false += any(each.p <= ALPHA / arms for each in found.comparisons)
-        assert found.verdict.kind != "winner" or any(
-            each.p <= ALPHA / arms for each in found.comparisons
-        )
+        false += any(look.p <= ALPHA / arms for look in found.looks)
     assert false <= at_most(RUNS, ALPHA)
+
+
+@pytest.mark.parametrize("shares", [[0.5], [0.05, 0.2, 0.5], [0.5, 0.1, 0.5]])
+def test_nor_while_it_runs_and_units_return_and_outcomes_are_late(shares: list[float]) -> None:
+    """`loadtests.whole_reports` is the same, many times over."""
+    false = 0
+    for seed in range(20):
+        seen = reports(numpy.random.default_rng([8, seed]), shares, looks=5)
+        false += any(found.verdict.kind == "winner" for found in seen)
+    assert false <= at_most(20, ALPHA)
+
+
+def test_what_is_there_is_found_meanwhile_and_stays_found() -> None:
+    found = list(reports(numpy.random.default_rng(9), [0.05, 0.2, 0.5], effect=0.2))
+    kinds = [each.verdict.kind for each in found]
+    assert kinds == sorted(kinds)  # collecting, then winner
+    assert kinds[-1] == "winner"
+    assert found[-1].verdict.arm == "v2"
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_plots_are_drawn_inside_their_frame(found: Report) -> None:
         labels = [each.text for each in svg.iter("text")]
         assert len(labels) >= 5
         lines = [each for each in svg.iter() if each.tag in ("polyline", "polygon")]
-        assert len(lines) == 4
+        assert len(lines) in (2, 4)
         for line in lines:
             points = [[float(c) for c in at.split(",")] for at in line.get("points", "").split()]
             assert len(points) > 30
