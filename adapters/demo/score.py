@@ -46,6 +46,8 @@ class Answer:
     """From sending the request to the first token."""
     tokens_per_s: float
     """Of this one stream, after its first token."""
+    assignment: str = ""
+    """The `x-assignment` header: what an outcome is posted with, within an experiment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,18 @@ async def ask(client: AsyncOpenAI, model: str, question: Question, user: str) ->
         valid_json=_is_json(text),
         ttft_ms=(first - began) * 1000,
         tokens_per_s=(tokens - 1) / (ended - first) if tokens > 1 and ended > first else math.nan,
+        assignment=raw.headers.get("x-assignment", ""),
     )
+
+
+async def tell(client: AsyncOpenAI, answer: Answer) -> None:
+    """Post back whether an answer within an experiment was right.
+
+    Raises:
+        openai.APIError: the server refused or failed.
+    """
+    said = {"metric": "solved", "value": answer.right, "token": answer.assignment}
+    await client.post("/feedback", body=said, cast_to=object)
 
 
 async def ask_all(

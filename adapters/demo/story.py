@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import typer
 
 from adapters.bases import TINY
-from adapters.demo.score import Answer, Question, Score, ask, ask_all, score
+from adapters.demo.score import Answer, Question, Score, ask, ask_all, score, tell
 from adapters.demo.server import ADAPTERS, served
 from adapters.demo.task import split
+from adapters.designs import read_design
 from adapters.errors import AdaptersError
-from adapters.experiments import Arm
 from adapters.registry import Registry
 from adapters.types import Version
 
 NAME = "support"
+_PATIENCE_S = 90.0
+"""For how long customers ask, where neither version proves better."""
+_AFTER = 40
+"""Requests after the decision, which the winner should answer."""
 
 # What the two versions are trained with: the first briefly, the second until it knows the task.
 _BRIEF = {TINY: ("--max-steps", "60"), "": ("--max-steps", "8")}
@@ -74,11 +80,8 @@ def run(home: Path, base: str, *, train_rows: int, test_rows: int) -> None:
         typer.echo(f"  ready after {time.monotonic() - began:.0f} s on {url}")
         scores = asyncio.run(_compare(stage, url, brief, full))
         typer.echo("\n" + _table(scores) + "\n")
-        if scores[full.ref].interval[0] > scores[brief.ref].interval[1]:
-            _say(4, f"Promote the winner, {full.ref}, while requests run")
-            asyncio.run(_switch(stage, url, full, scores))
-        else:
-            _say(4, f"No clear winner: the intervals overlap, so {brief.ref} stays in production")
+        _say(4, f"Customers ask {NAME!r} and say whether it helped; the server looks, and decides")
+        asyncio.run(_decide(stage, url, brief, full))
     _epilogue(stage, time.monotonic() - began)
 
 
@@ -122,56 +125,75 @@ async def _compare(stage: Stage, url: str, brief: Version, full: Version) -> dic
     from openai import AsyncOpenAI
     from tqdm import tqdm
 
-    arms = [Arm(f"v{v.number}", v.number, 50) for v in (brief, full)]
-    phase = stage.registry.start_experiment(NAME, arms, reason="adapters demo")
-    models = [brief.manifest.base.name, brief.ref, full.ref, NAME]
-    _say(3, f"{len(stage.test)} held-out messages to each of {', '.join(models)}, mixed; "
-            f"{NAME!r} alone is the A/B {phase.experiment}")  # fmt: skip
-    try:
-        await asyncio.sleep(1)  # servers follow the registry within a second
-        async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-            with tqdm(
-                total=len(models) * len(stage.test), unit="request", leave=False, disable=None
-            ) as bar:
-                answers = await ask_all(client, models, stage.test, answered=lambda: _tick(bar))
-    finally:
-        stage.registry.stop_experiment(NAME, reason="adapters demo is done")
-    scores = {model: score(model, _of(answers, model)) for model in models}
-    for version in (brief, full):
-        arm = [a for a in _of(answers, NAME) if a.served == version.engine_name]
-        if arm:
-            scores[f"{NAME} → v{version.number}"] = score(f"{NAME} → v{version.number}", arm)
-    return scores
+    models = [brief.manifest.base.name, brief.ref, full.ref]
+    _say(3, f"{len(stage.test)} held-out messages to each of {', '.join(models)}, mixed")
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        with tqdm(
+            total=len(models) * len(stage.test), unit="request", leave=False, disable=None
+        ) as bar:
+            answers = await ask_all(client, models, stage.test, answered=lambda: _tick(bar))
+    return {model: score(model, _of(answers, model)) for model in models}
 
 
-async def _switch(stage: Stage, url: str, best: Version, scores: dict[str, Score]) -> None:
-    """Move production under load and say from when on the new version answered."""
+async def _decide(stage: Stage, url: str, brief: Version, full: Version) -> None:
+    """Run an experiment that promotes its winner by itself, under customers who know nothing."""
     from openai import AsyncOpenAI
 
-    await asyncio.sleep(1)  # until the server has seen that the experiment ended
+    said = {
+        "arms": [f"v{brief.number}", f"v{full.number}"],
+        "primary": "solved",
+        "guardrails": ["error<=5%"],
+        "method": "exact",
+        "auto_promote": True,
+    }
+    arms, design = read_design(NAME, said)
+    stage.registry.start_experiment(NAME, arms, design=design, reason="adapters demo")
+    typer.echo(
+        f"  $ adapters ab start {NAME} --arm {arms[0].name} --arm {arms[1].name} --primary solved"
+        " --guardrail 'error<=5%' --method exact --auto-promote"
+    )
     served_by: list[str] = []
+    numbers = count()
+    deadline = time.monotonic() + _PATIENCE_S
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
 
-        async def customer(number: int) -> None:
-            deadline = time.monotonic() + 6
-            while time.monotonic() < deadline:
-                question = stage.test[(number + len(served_by)) % len(stage.test)]
+        async def customer() -> None:
+            while time.monotonic() < deadline and not (over and len(served_by) > over[0] + _AFTER):
+                number = next(numbers)
+                question = stage.test[number % len(stage.test)]
                 answer = await ask(client, NAME, question, user=f"customer-{number}")
                 served_by.append(answer.served)
+                if answer.assignment:
+                    await tell(client, answer)
 
-        customers = asyncio.gather(*(customer(number) for number in range(8)))
-        await asyncio.sleep(2)
-        evidence = {model: row.exact_match for model, row in scores.items()}
-        stage.registry.promote(best.ref, reason="better in the demo", evidence=evidence)
-        await customers
+        async def watch() -> None:
+            while stage.registry.experiment(NAME) and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)
+            over.append(len(served_by))
+
+        over: list[int] = []
+        await asyncio.gather(watch(), *(customer() for _ in range(8)))
+    if stage.registry.experiment(NAME):
+        stage.registry.stop_experiment(NAME, reason="adapters demo is done")
+    typer.echo("\n" + _report(stage))
     counts = {name: served_by.count(name) for name in dict.fromkeys(served_by)}
-    shares = ", ".join(f"{name} {count}" for name, count in counts.items())
+    shares = ", ".join(f"{name} {number}" for name, number in counts.items())
     typer.echo(f"  {len(served_by)} requests, none failed; answered by {shares}")
-    if served_by[-1] != best.engine_name:
+    production = stage.registry.resolve(NAME)
+    if production == brief:
+        typer.echo(f"  No clear winner in {_PATIENCE_S:.0f} s, so {brief.ref} stays in production")
+    elif served_by[-1] != production.engine_name:
         raise AdaptersError(
-            f"{best.ref} was promoted, but {served_by[-1]} answered last.",
+            f"{production.ref} was promoted, but {served_by[-1]} answered last.",
             fix="Run it again; if it stays so, report it with the server's log.",
         )
+
+
+def _report(stage: Stage) -> str:
+    """Return what `adapters ab report` says now, of the store that the server wrote to."""
+    own = {**os.environ, "ADAPTERS_HOME": str(stage.home), "ADAPTERS_REGISTRY": str(stage.home)}
+    command = [*ADAPTERS, "ab", "report", NAME]
+    return subprocess.run(command, env=own, check=True, capture_output=True, text=True).stdout
 
 
 def _epilogue(stage: Stage, took_s: float) -> None:
