@@ -28,7 +28,7 @@ def plots(report: Report) -> tuple[tuple[str, str], ...]:
         return ()
     needed = threshold(report.design.alpha, len(arms))
     shown = f"{metric.title}, less {report.control.arm}: interval by units of all arms"
-    grown = "Evidence E (p is 1/E) by units of all arms; dashed: where it decides"
+    grown = "Evidence E by units of all arms; p is 1/E"
     return (
         (shown, _differences(by_arm, metric.kind, shown)),
         (grown, _evidence(by_arm, needed, grown)),
@@ -56,9 +56,11 @@ def _evidence(by_arm: dict[str, list[Look]], needed: float, said: str) -> str:
     most = min(300.0, max(needed, *seen) / _LN10 * 1.05)
     least = max(-4.0, min(0.0, *seen) / _LN10)
     x, y = _across(by_arm), _up(least, most)
+    decides = y(needed / _LN10)
     parts = [
-        _grid(y, [at for at in _ticks(least, most) if at == round(at)], _power),
-        _level(y(needed / _LN10), "needed"),
+        _grid(y, _whole(least, most), _power),
+        _level(decides, "needed"),
+        f'<text x="{_LEFT + 6}" y="{decides + 14:.1f}">{math.exp(needed):,.0f} decides</text>',
     ]
     for place, looks in enumerate(by_arm.values()):
         path = _points([(x(look.units), y(look.log_e / _LN10)) for look in looks])
@@ -102,6 +104,11 @@ def _ticks(least: float, most: float) -> list[float]:
     return [each * step for each in range(first, math.floor(most / step) + 1)]
 
 
+def _whole(least: float, most: float) -> list[float]:
+    """Return the ticks that are whole numbers."""
+    return [at for at in _ticks(least, most) if math.isclose(at, round(at))]
+
+
 def _tick(value: float, kind: Kind) -> str:
     return wording.difference(value, kind) if value else "0"
 
@@ -132,7 +139,8 @@ def _svg(said: str, parts: Sequence[str], by_arm: dict[str, list[Look]]) -> str:
     x = _across(by_arm)
     along = "".join(
         f'<text x="{x(at):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{at:,.0f}</text>'
-        for at in _ticks(0, most)[:-1]
+        for at in _whole(0, most)
+        if at <= 0.95 * most
     )
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     grid, *drawn = parts

@@ -141,7 +141,8 @@ def _said(
         found = _found(shown)
         if arm == control:
             return f"Every other arm is worse than {control}, {shown.arm} by {found}: keep it."
-        return f"{arm} is better by {found}: promote it (adapters ab promote {adapter})."
+        told = "promote it, if it is not yet" if over else "promote it"
+        return f"{arm} is better by {found}: {told} (adapters ab promote {adapter})."
     if kind == "no_difference":
         assert phase.design.primary
         title, effect = phase.design.primary.title, phase.design.primary.effect

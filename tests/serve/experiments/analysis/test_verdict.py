@@ -146,6 +146,7 @@ def test_without_a_decision_the_status_says_what_to_do(status: Any, kind: str, w
 def test_a_decision_outlives_the_stop() -> None:
     verdict = concluded([compared("v2", 0.1, 9.0)], now=phase(design=PLAN, status="stopped"))
     assert verdict.kind == "winner"
+    assert "promote it, if it is not yet" in verdict.said
 
 
 def test_without_a_primary_metric_nothing_is_decided() -> None:
