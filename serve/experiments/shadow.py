@@ -1,8 +1,8 @@
 """Shadow traffic: a version answers copies of requests, and nobody gets its answers.
 
 A copy is sent once the real answer is out, takes no slot that another adapter waits for, and gives
-way as soon as any request waits: it is skipped then, and counted. So what a shadow costs the others
-is the engine's time while nobody queues for it, and nothing else.
+way to any request that waits for 0.1 s: it is skipped then, and counted. So what a shadow costs the
+others is the engine's time while nobody queues for it, and nothing else.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ from serve.watching.experiment_metrics import Shadowed
 
 _MOST = 2
 """Copies in flight."""
-_GLANCE_S = 0.05
-"""How long somebody waits before a copy gives way."""
+_GLANCE_S, _GLANCES = 0.02, 5
+"""A copy gives way to who waits at so many glances in a row: the engine's queue is told as of its
+last step, and what comes during a step, the copy itself for one, is in it for a moment."""
 _LEAVE_S = 1.0
 _PATIENCE_S = 120.0
 """How long an answer may take; one that takes longer is given up."""
@@ -218,11 +219,13 @@ class Shadows:
             return None
         heard, at_s, gone = _Heard(keeps=True), time.time(), asyncio.Event()
         answering = asyncio.create_task(self._answer(copy, shadow, heard, gone))
-        until = time.monotonic() + _PATIENCE_S
+        until, waited = time.monotonic() + _PATIENCE_S, 0
         try:
             while not answering.done():
                 await asyncio.wait({answering}, timeout=_GLANCE_S)
-                if not answering.done() and (self._is_in_the_way(name) or time.monotonic() > until):
+                waited = waited + 1 if self._is_in_the_way(name) else 0
+                late = waited >= _GLANCES or time.monotonic() > until
+                if late and not answering.done():
                     gone.set()  # vLLM ends what it does for a client that leaves
                     await asyncio.wait({answering}, timeout=_LEAVE_S)
                     return None
