@@ -46,7 +46,7 @@ from serve.loading.admission import Admission
 from serve.loading.inventory import Inventory
 from serve.routes.catalogue import card, listing
 from serve.routes.chosen import Chosen
-from serve.routes.routing import Base, Route, grounded, route
+from serve.routes.routing import Base, Route, check_stands, grounded, lead
 from serve.routes.snapshot import Snapshot
 from serve.routes.units import who
 from serve.tenants.caller import Caller
@@ -191,12 +191,13 @@ class Gate:
         check_grammars(content)
         snapshot = self._snapshot()
         view = caller.view(snapshot, self._base)
-        found = grounded(snapshot, route(*view, model, who(content, scope)))
-        name = found.version.engine_name if found.version else self._base.names[0]
-        noted = exchange(scope)
-        noted.asked, noted.route, noted.engine_name = model, found, name
+        noted, found = exchange(scope), lead(*view, model, who(content, scope))
         if self._recording:
-            self._recording.begin(noted, path, content)
+            self._recording.begin(noted, found, model, path, content)
+        check_stands(*view, found)
+        found = grounded(snapshot, found)
+        name = found.version.engine_name if found.version else self._base.names[0]
+        noted.asked, noted.route, noted.engine_name = model, found, name
         content["model"] = found.weights.engine_name if found.weights else self._base.names[0]
         asked = content
         content, terms = await self._chosen.filled(found.version, name, path, content)

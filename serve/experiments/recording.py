@@ -21,6 +21,7 @@ from serve.experiments.store.recorder import Recorder
 from serve.experiments.store.units import key_of, stored
 from serve.experiments.token import Assignment, Tokens
 from serve.http.asgi import Header
+from serve.routes.routing import Route
 from serve.tenants.estimate import costs
 from serve.watching.exchange import CLIENT_GONE, Exchange
 from serve.watching.metrics import Metrics
@@ -44,19 +45,21 @@ class Recording:
         self._recent: dict[str, Assignment] = {}
         self._trouble = ""
 
-    def begin(self, noted: Exchange, path: str, content: Mapping[str, Any]) -> None:
-        """Note who is exposed to what, where an experiment that counts decided on the route.
+    def begin(
+        self, noted: Exchange, route: Route, model: str, path: str, content: Mapping[str, Any]
+    ) -> None:
+        """Note who is exposed to what, where an experiment decided on the route of `model`.
 
-        Paths that compute nothing (`/tokenize`) do not count.
+        Also where the arm turns out not to be served: that is what its units then meet. Paths that
+        compute nothing (`/tokenize`) do not count, nor does who was listed by hand.
         """
-        route = noted.route
-        if not route or not (route.phase and route.arm and route.unit) or not costs(path):
+        if not (route.phase and route.arm and route.unit) or route.probability is None:
             return
-        if route.probability is None:
-            return  # listed by hand
+        if not costs(path):
+            return
         phase, unit = route.phase, route.unit
         noted.exposure = Exposure(
-            key_of(noted.asked, phase.experiment),  # only a name alone leads to an experiment
+            key_of(model, phase.experiment),  # only a name alone leads to an experiment
             phase.number,
             route.arm.name,
             stored(unit.name, phase.salt),

@@ -59,17 +59,25 @@ class Route:
 
 
 def route(snapshot: Snapshot, base: Base, model: str, who: Who | None) -> Route:
-    """Return where `model` leads.
+    """Return where `model` leads, to what is served.
+
+    Raises:
+        As `lead` and `check_stands`.
+    """
+    found = lead(snapshot, base, model, who)
+    check_stands(snapshot, base, found)
+    return found
+
+
+def lead(snapshot: Snapshot, base: Base, model: str, who: Who | None) -> Route:
+    """Return where `model` leads, served or not.
 
     `who` decides between the arms where an experiment runs and nothing is pinned; None asks
     what stands behind the name apart from any experiment.
 
     Raises:
         NotFound: no such adapter, version, alias or digest; names the nearest ones.
-        Retired, Quarantined: the version is there and not served any more, or not for now.
         UsageError: a digest that several versions begin with.
-        BaseMismatch: the version was trained on another base than the one served.
-        Rejected: it is a classifier or a reward model.
     """
     if model in base.names:
         return Route(None)
@@ -82,12 +90,21 @@ def route(snapshot: Snapshot, base: Base, model: str, who: Who | None) -> Route:
     adapter = snapshot.adapters.get(ref.name)
     if adapter is None:
         raise NotFound(f"No adapter {ref.name!r}.", fix=_known(snapshot, base, ref.name))
-    found = _choose(adapter, ref, who)
-    if found.version is not None:
-        if standing := adapter.standings.get(found.version.number):
-            raise standing.refusal(ref.name, found.version.number)
-        check_served(found.version, base)
-    return found
+    return _choose(adapter, ref, who)
+
+
+def check_stands(snapshot: Snapshot, base: Base, found: Route) -> None:
+    """Refuse a route to what is not served.
+
+    Raises:
+        Retired, Quarantined: the version is there and not served any more, or not for now.
+        BaseMismatch: the version was trained on another base than the one served.
+        Rejected: it is a classifier or a reward model.
+    """
+    if (version := found.version) is not None:
+        if standing := snapshot.adapters[version.name].standings.get(version.number):
+            raise standing.refusal(version.name, version.number)
+        check_served(version, base)
 
 
 def grounded(snapshot: Snapshot, found: Route) -> Route:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from adapters.experiments import Design
+from adapters.housekeeping import Housekeeping
 from adapters.registry import Registry
+from adapters.types import Version
 from serve.experiments import repeats
 from serve.experiments.store.base import Exposure
 from serve.experiments.store.units import stored
@@ -221,6 +223,21 @@ def test_a_version_that_cannot_be_loaded_is_its_arms_error(
     assert reply.status_code == 503
     (made,) = kept.exposures()
     assert (made.error, made.source) == (True, "user")
+
+
+def test_a_version_that_was_found_damaged_is_its_arms_error(
+    counting: Counting, kept: Kept, phase: Any, registry: Registry, support: tuple[Version, Version]
+) -> None:
+    weights = support[1].path / "adapter_model.safetensors"
+    weights.chmod(0o600)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    Housekeeping.open(registry.location).examine("support@v2", quarantine=True)
+    server = counting()
+    told = [server.chat("support", content={"user": f"user-{n}"}).status_code for n in range(8)]
+    made = kept.exposures()
+    assert set(told) == {200, 503}
+    assert [each.error for each in made] == [status == 503 for status in told]
+    assert {each.arm for each in made if each.error} == {"v2"}
 
 
 def test_a_client_that_leaves_is_exposed_and_nobodys_error(
