@@ -25,14 +25,16 @@ def only(found: Report) -> Comparison:
     return comparison
 
 
-def check_sequence(found: Comparison, units: int, value: float, error: float) -> None:
+def check_sequence(
+    found: Comparison, units: int, value: float, error: float, alpha: float = ALPHA
+) -> None:
     """GrowthBook's closed form, from a standard error that somebody else computed."""
-    rho2 = (-2 * math.log(ALPHA) + math.log(1 - 2 * math.log(ALPHA))) / PLANNED
+    rho2 = (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / PLANNED
     nr = units * rho2
     half = (
         error
         * math.sqrt(units)
-        * math.sqrt(2 * (nr + 1) / (units * nr) * math.log(math.sqrt(nr + 1) / ALPHA))
+        * math.sqrt(2 * (nr + 1) / (units * nr) * math.log(math.sqrt(nr + 1) / alpha))
     )
     assert found.value == pytest.approx(value, rel=1e-9)
     assert found.low == pytest.approx(value - half, rel=1e-9)
@@ -98,6 +100,26 @@ class TestOutsideReferences:
         # OLS(y, [1, arm]).fit(cov_type="cluster", groups=unit, use_correction=False)
         clustered = 0.026258534103791413 * math.sqrt(200 / 199)
         check_sequence(found, 400, 0.050083472454089714, clustered)
+
+    def test_several_arms_share_alpha(self) -> None:
+        chance = numpy.random.default_rng(5)
+        arm = chance.integers(0, 3, 3_000)
+        y = (chance.random(3_000) < 0.3).astype(float)
+        traffic, thirds = Traffic(1, arm, outcomes={SOLVED: y}), (1 / 3, 1 / 3, 1 / 3)
+        found = report(traffic, phase(shares=thirds, design=design("solved"))).comparisons[1]
+        welch = stats.ttest_ind(y[arm == 2], y[arm == 0], equal_var=False)
+        value = y[arm == 2].mean() - y[arm == 0].mean()
+        units = int((arm != 1).sum())
+        check_sequence(found, units, value, value / welch.statistic, alpha=ALPHA / 2)
+
+    def test_units_without_an_outcome_change_nothing(self) -> None:
+        chance = numpy.random.default_rng(6)
+        arm, solved = chance.integers(0, 2, 2_000), chance.random(2_000) < 0.3
+        silent = chance.random(2_000) < 0.7
+        told = Traffic(1, arm, outcomes={SOLVED: numpy.where(silent, numpy.nan, solved)})
+        alone = Traffic(1, arm[~silent], outcomes={SOLVED: solved[~silent]})
+        plan = phase(design=design("solved"))
+        assert report(told, plan).comparisons == report(alone, plan).comparisons
 
     def test_a_ratio_is_the_delta_method(self) -> None:
         chance = numpy.random.default_rng(3)

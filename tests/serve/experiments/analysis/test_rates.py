@@ -229,6 +229,14 @@ class TestGuardrails:
         assert not guard.breached
         assert guard.log_e == pytest.approx(float(log_e_above(1, 99, 0.05)))
 
+    def test_one_unit_that_fails_half_the_time_is_half_a_failure(self) -> None:
+        arm = numpy.tile([0, 1], 10)
+        errors = numpy.where(arm == 1, 4, 0)
+        traffic = Traffic(1, arm, outcomes={ERROR: errors}, counts={ERROR: 8 + 0 * arm})
+        (guard,) = report(traffic, self.PHASE).guards
+        assert guard.value == 0.5
+        assert guard.log_e == pytest.approx(float(log_e_above(5, 5, 0.05)))
+
     @pytest.mark.parametrize(
         ("written", "better", "broken"),
         [
