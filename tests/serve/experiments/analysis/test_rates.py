@@ -229,6 +229,11 @@ class TestGuardrails:
         assert not guard.breached
         assert guard.log_e == pytest.approx(float(log_e_above(1, 99, 0.05)))
 
+    def test_several_guardrails_share_alpha(self) -> None:
+        plan = design(guardrails=["error<=5%", "latency_ms:mean:margin=50"])
+        found = report(Traffic(1, [0, 1]), phase(design=plan)).guards
+        assert [guard.threshold for guard in found] == [pytest.approx(numpy.log(2 / ALPHA))] * 2
+
     def test_one_unit_that_fails_half_the_time_is_half_a_failure(self) -> None:
         arm = numpy.tile([0, 1], 10)
         errors = numpy.where(arm == 1, 4, 0)
