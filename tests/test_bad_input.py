@@ -67,6 +67,8 @@ MATRIX: dict[str, tuple[str, ...]] = {
         "adapters/test_registry_at_once.py::test_a_verb_may_be_killed_at_every_step",
         "adapters/test_transfer.py::test_a_killed_puller_leaves_nothing_torn_and_nothing_behind",
         "train/test_resume.py::test_killed_at_random_steps_it_ends_with_the_same_bits",
+        "serve/experiments/test_killed.py",
+        "serve/experiments/store/test_durability.py",
     ),
     "full and broken disks": (
         "adapters/test_full_disk.py::test_on_a_full_disk_a_verb_is_done_or_refused",
@@ -80,7 +82,29 @@ MATRIX: dict[str, tuple[str, ...]] = {
         "serve/test_deletion.py::test_what_the_engine_loads_keeps_its_files",
         "e2e/traps/test_traps.py::test_ours_does_not_fall_into",
     ),
-    "clocks that jump": ("serve/test_clock.py",),
+    "clocks that jump": (
+        "serve/test_clock.py",
+        "serve/experiments/test_feedback.py::test_a_clock_that_goes_backwards_loses_nothing",
+    ),
+    "a database that is damaged, full or away": (
+        "serve/experiments/store/test_schema.py::test_a_damaged_database_is_named",
+        "serve/experiments/store/test_durability.py::"
+        "test_a_full_database_acknowledges_nothing_and_goes_on_once_there_is_room",
+        "serve/experiments/test_feedback.py::"
+        "test_a_database_that_is_gone_acknowledges_nothing_and_says_when_to_come_back",
+        "serve/experiments/test_store_flag.py",
+    ),
+    "forged feedback": (
+        "serve/experiments/test_token.py::test_changed_anywhere_it_is_not_ours",
+        "serve/experiments/test_feedback.py::test_tokens_that_are_none_of_ours",
+        "serve/experiments/test_feedback.py::test_tokens_of_ours_that_say_what_never_was",
+        "serve/experiments/test_feedback.py::"
+        "test_a_key_posts_for_what_it_sees_and_the_rest_is_not_there",
+    ),
+    "outcomes that cannot be counted": (
+        "serve/experiments/test_feedback.py::test_what_is_no_outcome_is_a_400_that_says_why",
+        "serve/experiments/test_feedback.py::test_after_the_experiment_stopped_it_is_late",
+    ),
     "bodies and fields made to harm": (
         "e2e/test_bad_input.py::test_a_body_made_to_harm",
         "e2e/test_bad_input.py::test_a_field_made_to_harm",
@@ -121,9 +145,6 @@ MATRIX: dict[str, tuple[str, ...]] = {
 }
 WITHOUT = {
     "archives": "nothing takes one: adapters are folders, over HTTP none comes in",
-    "a damaged database": "there is none: journals of lines, each readable by itself "
-    "(adapters/test_hostile.py::test_a_hostile_journal_is_said_and_never_written_over)",
-    "forged feedback": "no path takes any yet; x-assignment and outcomes come with experiments",
     "pages that run what they show": "no page is served",
 }
 
