@@ -72,7 +72,7 @@ def act(report: Report, phases: Sequence[Phase], now_s: float, *, seen: int = 0)
         return _canary(report, phases, now_s, seen)
     winner, evidence = report.verdict.arm, report.verdict.evidence
     if phase.design.auto_promote and report.verdict.kind == "winner" and winner and evidence:
-        return Action("promote", report.verdict.said, winner, evidence=evidence)
+        return Action("promote", _won(report, winner), winner, evidence=evidence)
     if phase.design.policy == "bandit":
         return _bandit(report, phase, now_s)
     return None
@@ -103,6 +103,17 @@ def _broken(report: Report, phase: Phase) -> tuple[str, str] | None:
     value = "" if worst.value is None else f" {worst.value:.3g},"
     said = f"{worst.title} of {worst.arm} is{value} beyond {bound} (e-value {_e(worst.log_e)})"
     return worst.arm, said
+
+
+def _won(report: Report, winner: str) -> str:
+    """Return why an arm won, or why the others lost to the control."""
+    told = [
+        f"{each.arm} is {each.decided} in {each.title} by {abs(each.value or 0):.3g} "
+        f"(e-value {_e(each.log_e)})"
+        for each in report.primary
+        if each.decided and winner in (each.arm, report.control.arm)
+    ]
+    return "; ".join(told) or f"{winner} won"
 
 
 def _without(phase: Phase, arm: str, said: str) -> Action:

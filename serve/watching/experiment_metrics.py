@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
@@ -48,6 +48,7 @@ class ExperimentMetrics:
             "switchyard_experiment_report_seconds", "What the last look at all experiments took."
         )
         self._shadowing: set[str] = set()
+        self._told: dict[Gauge, set[tuple[str, ...]]] = {}
 
     def shadowed(self, adapter: str, result: Shadowed) -> None:
         """A copy of a request is over, or was not sent."""
@@ -67,10 +68,15 @@ class ExperimentMetrics:
         took_s: float,
     ) -> None:
         """All experiments were looked at; only these have series from now on."""
-        self._log_e.clear()
-        for asked in sorted(log_e)[:MOST_SERIES]:
-            self._log_e.labels(*asked).set(log_e[asked])
-        self._frozen.clear()
-        for which in sorted(frozen)[:MOST_SERIES]:
-            self._frozen.labels(*which).set(frozen[which])
+        self._tell(self._log_e, log_e)
+        self._tell(self._frozen, frozen)
         self._report_s.set(took_s)
+
+    def _tell(self, metric: Gauge, values: Mapping[Any, float]) -> None:
+        """Have a metric tell these values alone, by labels; never none, even for a moment."""
+        kept = sorted(values)[:MOST_SERIES]
+        for labels in kept:
+            metric.labels(*labels).set(values[labels])
+        for labels in self._told.get(metric, set()) - set(kept):
+            metric.remove(*labels)
+        self._told[metric] = set(kept)

@@ -85,8 +85,17 @@ def test_where_shares_are_wrong_a_limit_still_holds_and_a_margin_means_nothing()
 
 def test_a_winner_is_promoted_where_that_was_chosen() -> None:
     of = phases(50, 50, auto_promote=True)
-    action = act(report(of, verdict=won()), of, LATER_S)
-    assert action == Action("promote", "v2 is better.", "v2", evidence=won().evidence)
+    action = act(
+        report(of, verdict=won(), comparisons=(comparison(decided="better"),)), of, LATER_S
+    )
+    said = "v2 is better in solved by 0.1 (e-value 2.98e+03)"
+    assert action == Action("promote", said, "v2", evidence=won().evidence)
+    lost = [comparison(arm, "worse", value=-0.1) for arm in ("v2", "v3")]
+    of = phases(50, 25, 25, auto_promote=True)
+    action = act(report(of, verdict=won("v1"), comparisons=tuple(lost)), of, LATER_S)
+    assert action
+    assert action.arm == "v1"
+    assert action.reason.count("is worse in solved by 0.1") == 2
     of = phases(50, 50)
     assert act(report(of, verdict=won()), of, LATER_S) is None
 

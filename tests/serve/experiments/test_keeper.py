@@ -241,7 +241,7 @@ def test_a_control_that_wins_stays(house: House) -> None:
     house.keeper().look()
     assert (house.production, house.phases[-1].status) == (1, "stopped")
     assert len(house.registry.history("support", "production")) == 1
-    assert "keep it" in house.phases[-1].reason
+    assert "v2 is worse in solved by 0.3" in house.phases[-1].reason
 
 
 def test_an_alias_that_somebody_moved_elsewhere_is_left_there(
