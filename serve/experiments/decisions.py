@@ -149,6 +149,8 @@ def _bandit(report: Report, phase: Phase, now_s: float) -> Action | None:
     best = report.best or {}
     if len(live) < 2 or not all(arm.name in best for arm in live):
         return None
+    if not any(best[arm.name] for arm in live):
+        return None
     if now_s - _began_s(phase) < BANDIT_S:
         return None
     found = bandit.shares([best[arm.name] for arm in live], floor=phase.design.floor)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from adapters.experiments import LEAST_FLOOR, Arm, Phase, check_arms, ramped
@@ -78,6 +78,18 @@ def test_where_shares_are_wrong_a_limit_still_holds_and_a_margin_means_nothing()
     assert act(report(of, guards=(limit,), frozen=True), of, LATER_S)
     assert act(report(of, guards=(margin,), frozen=True), of, LATER_S) is None
     assert act(report(of, guards=(margin,)), of, LATER_S)
+
+
+def test_where_shares_are_wrong_nothing_rests_on_a_comparison() -> None:
+    best = {"v1": 0.1, "v2": 0.8, "v3": 0.1}
+    for of, seen in (
+        (phases(50, 50, auto_promote=True), 0),
+        (canary(), 1000),
+        (bandit(0.4, 0.3, 0.3), 0),
+    ):
+        told = report(of, verdict=won(), best=best)
+        assert act(told, of, LATER_S, seen=seen)
+        assert act(replace(told, frozen=True), of, LATER_S, seen=seen) is None
 
 
 # -- winners ----------------------------------------------------------------------------------
@@ -248,6 +260,7 @@ def situations(draw: st.DrawFn) -> tuple[Report, list[Phase], float, int]:
     return told, of, BEGAN_S + draw(st.floats(-1e5, 1e5)), draw(st.integers(0, 200))
 
 
+@settings(max_examples=500)
 @given(situations())
 def test_what_is_never_done(situation: tuple[Report, list[Phase], float, int]) -> None:
     told, of, now_s, seen = situation

@@ -159,6 +159,19 @@ def test_a_step_lasts_as_long_as_it_must(house: House) -> None:
     assert len(house.phases) == 2
 
 
+def test_a_unit_that_crossed_counts_for_no_step(house: House) -> None:
+    phase = house.start(0.95, 0.05, **CANARY)
+    house.serve("v2", 100)
+    placed = {"phase": phase.number, "at_s": time.time(), "probability": 0.95}
+    house.store.expose([exposure("unit-1", "v1", **placed)])
+    house.serve("v1", 1900)
+    house.keeper().look()
+    assert len(house.phases) == 1
+    house.serve("v2", 1)
+    house.keeper().look()
+    assert len(house.phases) == 2
+
+
 def test_what_is_paused_is_left_alone(house: House) -> None:
     house.start(0.95, 0.05, **CANARY)
     house.serve("v2", 100, errors=100)
@@ -216,6 +229,52 @@ def test_a_server_that_dies_between_promotion_and_stop_is_followed_by_one_that_s
     house.keeper().look()
     assert (house.production, house.phases[-1].status) == (2, "stopped")
     assert len(house.registry.history("support", "production")) == 2
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, verb: str, does: Callable[[], object]) -> None:
+    """Have somebody do something just before the next time that the keeper's registry is asked."""
+    asked = getattr(Registry, verb)
+
+    def asking(self: Registry, *given: Any, **more: Any) -> Any:
+        monkeypatch.setattr(Registry, verb, asked)
+        does()
+        return asked(self, *given, **more)
+
+    monkeypatch.setattr(Registry, verb, asking)
+
+
+def test_an_alias_that_moves_at_that_moment_is_left_where_it_is(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.start(0.95, 0.05, **{**CANARY, "steps": (0.05, 1.0)})
+    house.serve_all(4000)
+    meanwhile(monkeypatch, "promote", lambda: house.registry.promote("support@v3"))
+    house.keeper().look()
+    assert (house.production, house.phases[-1].status) == (3, "running")
+
+
+@pytest.mark.parametrize("verb", ["experiment", "stop_experiment"])
+def test_an_experiment_that_changes_at_that_moment_is_left_as_it_is(
+    house: House, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    house.start(0.95, 0.05, **{**CANARY, "steps": (0.05, 1.0)})
+    house.serve_all(4000)
+    snapshot = take(house.registry)
+    meanwhile(monkeypatch, verb, lambda: house.registry.pause_experiment("support"))
+    house.keeper(snapshot=lambda: snapshot).look()
+    assert house.phases[-1].status == "paused"
+    assert house.production == (1 if verb == "experiment" else 2)
+
+
+def test_an_experiment_that_ends_at_that_moment_is_no_trouble(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.start(0.95, 0.05, **CANARY)
+    house.serve("v2", 100, errors=100)
+    meanwhile(monkeypatch, "stop_experiment", lambda: house.registry.stop_experiment("support"))
+    house.keeper().look()
+    assert house.phases[-1].reason == ""
+    assert caplog.records == []
 
 
 # -- splits -----------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from adapters.errors import Unavailable
 from adapters.experiments import Arm, Design
+from adapters.keys import KeyJournal
 from adapters.registry import Registry
 from adapters.types import Version
 from serve.engines.echo_engine import EchoEngine
@@ -43,7 +45,9 @@ ASK = {"messages": [{"role": "user", "content": "Hi"}], "user": "ann", "temperat
 class House:
     """A server whose engine says who it is asked as; `v3` is the shadow of `support`."""
 
-    def __init__(self, registry: Registry, store: SqlStore, slots: int = 4) -> None:
+    def __init__(
+        self, registry: Registry, store: SqlStore, slots: int = 4, keys: KeyJournal | None = None
+    ) -> None:
         self.registry, self.store = registry, store
         self.engine = EchoEngine(SERVED.names[0], max_lora_rank=max(8, RANK), slots=slots)
         self.admission = Admission(
@@ -56,7 +60,7 @@ class House:
         )  # fmt: skip
         gate = Gate(
             self.answer, engine=self.engine, admission=self.admission,
-            snapshot=lambda: take(registry), base=SERVED, keys=Keys([], None),
+            snapshot=lambda: take(registry), base=SERVED, keys=Keys([], keys),
             shadows=self.shadows,
         )  # fmt: skip
         self.app = Observer(gate, Metrics(self.served))
@@ -106,7 +110,14 @@ class House:
             yield client
         await self.shadows.close()
 
-    def ask(self, path: str = CHAT, *, number: int = 1, **content: Any) -> list[httpx.Response]:
+    def ask(
+        self,
+        path: str = CHAT,
+        *,
+        number: int = 1,
+        headers: Mapping[str, str] | None = None,
+        **content: Any,
+    ) -> list[httpx.Response]:
         """Ask so many times, one after another, each once the shadow of the last is through."""
 
         async def asking() -> list[httpx.Response]:
@@ -114,8 +125,8 @@ class House:
             async with self.client() as client:
                 for n in range(number):
                     asked = {"model": "support", **ASK, **content}
-                    headers = {"x-request-id": f"r-{n}"}
-                    replies.append(await client.post(path, json=asked, headers=headers))
+                    sent = {"x-request-id": f"r-{n}", **(headers or {})}
+                    replies.append(await client.post(path, json=asked, headers=sent))
                     await settled(lambda: not self.shadows._running)
             return replies
 
@@ -175,6 +186,7 @@ def test_a_request_is_answered_and_then_its_copy(
     assert (real, copied) == ("v1", "v3")
     assert not content.get("stream"), "nobody listens"
     assert {key: content[key] for key in ASK} == ASK
+    assert content.get("store") is (False if path == RESPONSES else None), "vLLM keeps none"
     assert int(header(scope, b"x-vllm-priority") or 0) > 0
     phase = registry.experiment("support")
     assert phase
@@ -337,6 +349,36 @@ def test_with_one_slot_a_request_does_not_wait_for_a_copy(start: Callable[..., H
 
     in_flight(house, ask)
     assert house.left == ["v3"]
+
+
+def test_no_slot_is_asked_for_that_is_not_free(
+    start: Callable[..., House], versions: list[Version]
+) -> None:
+    house = start(slots=2)
+
+    async def asking() -> None:
+        using = house.admission.using
+        async with house.client() as client, using(versions[0]), using(versions[1]):
+            await client.post(CHAT, json={"model": "support", **ASK})
+            await settled(lambda: house.count("skipped") == 1)
+            assert not house.admission.waiting
+
+    asyncio.run(asking())
+    assert [who for who, _, _ in house.asked] == ["v1"]
+
+
+def test_a_copy_shares_what_is_cached_with_its_own_key_alone(
+    registry: Registry, versions: list[Version], store: SqlStore, tmp_path: Path
+) -> None:
+    journal = KeyJournal(tmp_path / "keys.jsonl")
+    _, secret = journal.create("web", allow=["*"])
+    registry.start_experiment("support", [Arm("v1", 1, 100)], design=Design(shadow=3))
+    house = House(registry, store, keys=journal)
+    house.ask(headers={"authorization": f"Bearer {secret}"})
+    salts = [content["cache_salt"] for _, content, _ in house.asked]
+    assert len(salts) == 2
+    assert len(set(salts)) == 1
+    assert secret not in str([scope["headers"] for _, _, scope in house.asked[1:]])
 
 
 def test_few_are_in_flight(start: Callable[..., House]) -> None:
