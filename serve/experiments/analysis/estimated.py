@@ -55,7 +55,7 @@ def difference(rows: Rows, metric: Metric, arm: int, *, steady: bool) -> Estimat
     summed = rows.summed(metric)
     chosen = summed.measured & (rows.shares[:, 0] > 0) & (rows.shares[:, arm] > 0)
     given, unit = rows.arm[chosen], rows.unit[chosen]
-    if min((unit[given == side].size for side in (0, arm)), default=0) < 2:
+    if not all(_several(unit[given == side]) for side in (0, arm)):
         return None
     x, d = summed.numerator[chosen], summed.denominator[chosen]
     if metric.denominator is None:
@@ -67,3 +67,8 @@ def difference(rows: Rows, metric: Metric, arm: int, *, steady: bool) -> Estimat
         ratio = x[both].sum() / d[both].sum()
         y = ratio + (x - ratio * d) / d[both].mean()
     return propensities.difference(y, given, rows.shares[chosen], unit, control=0, arm=arm)
+
+
+def _several(units: NDArray[numpy.int64]) -> bool:
+    """Say whether these rows are of two units or more."""
+    return bool(units.size and (units != units[0]).any())

@@ -197,6 +197,14 @@ def test_the_posterior_is_of_arms_that_are_not_out() -> None:
     assert max(fewer_is_better.best, key=fewer_is_better.best.__getitem__) == "v1"
 
 
+def test_one_unit_that_was_in_both_arms_is_no_comparison() -> None:
+    traffic = Traffic([1, 1, 2, 2], [0, 0, 1, 1], [7, 7, 7, 7], outcomes={SOLVED: [1, 0, 1, 0]})
+    plan = design("solved")
+    found = report(traffic, phase(1, design=plan), phase(2, (0.2, 0.8), plan))
+    assert found.comparisons[0].value is None
+    assert found.comparisons[0].method == "propensities"
+
+
 @given(
     st.lists(
         st.tuples(
