@@ -25,6 +25,7 @@ from serve.experiments.posted import BATCH, Posted, entries, read
 from serve.experiments.store.base import Outcome, Receipt, Store
 from serve.experiments.store.recorder import Recorder
 from serve.experiments.store.units import names_of
+from serve.experiments.together import Together
 from serve.experiments.token import Assignment, Tokens
 from serve.http.access import FEEDBACK_PATH
 from serve.http.failures import Later, document
@@ -35,7 +36,7 @@ from serve.watching.metrics import Metrics
 SIZE_BYTES = 2 << 20
 """The largest body: a batch whose outcomes have a comment of a few lines each."""
 _THREADS = 4
-_MOST_WAITING = 64
+_MOST_WAITING = 256
 _RETRY_S = 1.0
 _FLUSH_S = 1.0
 _MOST_STOPPED = 1000
@@ -66,6 +67,7 @@ class Feedback:
         self._metrics = metrics
         self._snapshot = snapshot
         self._recent = recent
+        self._together = Together(store)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="feedback")
         self._running = 0
         self._stopped: dict[str, Phase] = {}
@@ -74,6 +76,7 @@ class Feedback:
     def close(self) -> None:
         """Refuse what waits; nothing of it was acknowledged."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._together.close()
 
     async def answer(
         self, caller: Caller, content: Mapping[str, Any], token: str | None
@@ -95,7 +98,10 @@ class Feedback:
         self._running += 1
         try:
             loop = asyncio.get_running_loop()
-            told = await loop.run_in_executor(self._threads, self._keep, caller, posted, token)
+            found = await loop.run_in_executor(self._threads, self._read, caller, posted, token)
+            outcomes = [each for each in found if isinstance(each, Outcome)]
+            kept = iter(await self._together.record(outcomes))
+            told = [next(kept) if isinstance(each, Outcome) else each for each in found]
         except Unavailable as error:
             if str(error) != self._trouble:  # once; and not to clients, as it names the database
                 log.error("Outcomes cannot be kept: %s", error)
@@ -110,22 +116,19 @@ class Feedback:
             raise told[0]
         return {"object": "feedback", "results": [_result(each) for each in told]}
 
-    def _keep(
+    def _read(
         self, caller: Caller, posted: Sequence[Any], token: str | None
-    ) -> list[Receipt | AdaptersError]:
-        """Keep what can be; on a thread. Answers in their order."""
-        told: list[Receipt | AdaptersError | None] = []
-        outcomes: list[Outcome] = []
+    ) -> list[Outcome | AdaptersError]:
+        """Return what is to be kept, or why it is not, in their order; on a thread."""
+        found: list[Outcome | AdaptersError] = []
         for entry in posted:
             try:
-                outcomes.append(self._outcome(caller, read(entry, token)))
-                told.append(None)
+                found.append(self._outcome(caller, read(entry, token)))
             except Unavailable:
                 raise
             except AdaptersError as error:
-                told.append(error)
-        kept = iter(self._store.record(outcomes))
-        return [next(kept) if each is None else each for each in told]
+                found.append(error)
+        return found
 
     def _outcome(self, caller: Caller, posted: Posted) -> Outcome:
         assigned = self._assigned(posted)

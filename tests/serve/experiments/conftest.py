@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -51,6 +52,10 @@ class Kept:
 
     def outcomes(self) -> list[Outcome]:
         return list(self.store.outcomes(EXPERIMENT))
+
+    def turn_to(self, store: Any) -> None:
+        """Have feedback ask another store."""
+        self.feedback._store = self.feedback._together._store = store
 
     def counted(self, status: str) -> float:
         """Return how many outcomes `/metrics` says were told so."""

@@ -356,7 +356,7 @@ class Away:
 def test_a_database_that_is_gone_acknowledges_nothing_and_says_when_to_come_back(
     server: Server, kept: Kept, token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept.feedback._store, store = Away(), kept.feedback._store  # type: ignore[assignment]
+    kept.turn_to(Away())
     for content in ({**SOLVED, "token": token}, {"outcomes": [{**SOLVED, "token": token}]},
                     {**SOLVED, "id": "unknown"}):  # fmt: skip
         reply = post(server, content)
@@ -365,7 +365,7 @@ def test_a_database_that_is_gone_acknowledges_nothing_and_says_when_to_come_back
         assert "db.internal" not in reply.text, "clients are not told where it is"
     assert caplog.text.count("db.internal") == 1
     assert server.chat("support", content={"user": "ann"}).status_code == 200
-    kept.feedback._store = store
+    kept.turn_to(kept.store)
     assert post(server, {**SOLVED, "token": token}).json()["results"] == [{"status": "recorded"}]
 
 
@@ -375,7 +375,7 @@ def test_while_the_store_hangs_few_wait_and_answers_go_on(
     monkeypatch.setattr(feedback_module, "_MOST_WAITING", 8)
     hanging = Away()
     hanging.open.clear()
-    kept.feedback._store = hanging  # type: ignore[assignment]
+    kept.turn_to(hanging)
     threading.Timer(0.5, hanging.open.set).start()
     chat = ("POST", "/v1/chat/completions", {"json": {"model": "support", "messages": []}})
     posts = [("POST", PATH, {"json": {**SOLVED, "token": token}})] * 20
