@@ -6,6 +6,7 @@ of (runs, looks, arms). Arms' units are drawn at random as in traffic, not dealt
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy
@@ -70,15 +71,31 @@ def simulate(
         )
     ends = _ends(plan, looks)
     at_once = max(1, _SUMS_AT_ONCE // (len(ends) * plan.arms))
-    null, effect = (
-        [
-            _run(plan, size, ends, min(at_once, runs - begun), drift, [seed, begun])
-            for begun in range(0, runs, at_once)
-        ]
-        for size in (0.0, plan.effect)
+    return gathered(
+        lambda effect, size, begun: _run(plan, effect, ends, size, drift, [seed, begun]),
+        plan.effect,
+        runs,
+        at_once,
+    )
+
+
+Runs = tuple[Numbers, NDArray[numpy.bool_], NDArray[numpy.bool_]]
+"""Of each run: when it ended, whether by a claim, and whether that was all right."""
+
+
+def gathered(
+    run: Callable[[float, int, int], Runs], effect: float, runs: int, at_once: int
+) -> Simulated:
+    """Return what comes of runs without an effect and with it, so many at a time.
+
+    `run`: takes the effect, how many, and how many were before.
+    """
+    null, found = (
+        [run(size, min(at_once, runs - begun), begun) for begun in range(0, runs, at_once)]
+        for size in (0.0, effect)
     )
     ended_null, said, _ = map(numpy.concatenate, zip(*null, strict=True))
-    ended_effect, decided, right = map(numpy.concatenate, zip(*effect, strict=True))
+    ended_effect, decided, right = map(numpy.concatenate, zip(*found, strict=True))
     return Simulated(
         runs,
         int(said.sum()),
@@ -89,6 +106,23 @@ def simulate(
     )
 
 
+def first_claim(plan: Plan, log_e: Numbers, value: Numbers, effect: float, units: Numbers) -> Runs:
+    """Return how runs end that stop at the first look at which any arm's evidence is enough.
+
+    `log_e`, `value`: (runs, looks, arms − 1); `units`: (looks,), of all arms; `effect`: in the last
+    arm.
+    """
+    reached = log_e >= threshold(plan.alpha, plan.comparisons)
+    said = numpy.any(reached, axis=-1)
+    decided = numpy.asarray(numpy.any(said, axis=1))
+    first = numpy.where(decided, numpy.argmax(said, axis=1), len(units) - 1)
+    at = numpy.arange(len(log_e)), first
+    claimed = reached[at] * numpy.sign(value[at])
+    truth = numpy.append(numpy.zeros(plan.comparisons - 1), numpy.sign(effect))
+    right = numpy.asarray(decided & numpy.all(claimed == truth, axis=-1))
+    return units[first], decided, right
+
+
 def _ends(plan: Plan, looks: int) -> Numbers:
     """Return the units seen at each look."""
     even = numpy.linspace(0, plan.units, looks + 1)[1:].round()
@@ -97,8 +131,7 @@ def _ends(plan: Plan, looks: int) -> Numbers:
 
 def _run(
     plan: Plan, effect: float, ends: Numbers, runs: int, drift: float, seed: list[int]
-) -> tuple[Numbers, NDArray[numpy.bool_], NDArray[numpy.bool_]]:
-    """Return, of each run, when it ended, whether by a claim, and whether that was all right."""
+) -> Runs:
     chance = numpy.random.default_rng(seed)
     batch = numpy.diff(ends, prepend=0).astype(int)
     step = numpy.searchsorted(numpy.cumsum([s.units for s in plan.steps]), ends)
@@ -110,15 +143,7 @@ def _run(
     steady = bool((shares == shares[0]).all())
     found = _differences(batches) if steady else _weighted(batches, shares)
     evidence = sequences.log_e(found, plan.alpha / plan.comparisons, planned=plan.planned)
-    reached = evidence >= threshold(plan.alpha, plan.comparisons)
-    said = numpy.any(reached, axis=-1)
-    decided = numpy.asarray(numpy.any(said, axis=1))
-    first = numpy.where(decided, numpy.argmax(said, axis=1), len(ends) - 1)
-    at = numpy.arange(runs), first
-    claimed = reached[at] * numpy.sign(found.value[at])
-    truth = numpy.append(numpy.zeros(plan.comparisons - 1), numpy.sign(effect))
-    right = numpy.asarray(decided & numpy.all(claimed == truth, axis=-1))
-    return ends[first], decided, right
+    return first_claim(plan, evidence, found.value, effect, ends)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy
-from numpy.typing import NDArray
 
 from adapters.errors import UsageError
 from serve.experiments.statistics import blocks, bounded
 from serve.experiments.statistics.estimates import Numbers
-from serve.experiments.statistics.multiplicity import threshold
 from serve.experiments.statistics.plan import Plan
-from serve.experiments.statistics.simulate import Simulated
+from serve.experiments.statistics.simulate import Runs, Simulated, first_claim, gathered
 
 _OUTCOMES_AT_ONCE = 5_000_000
 
@@ -37,44 +35,22 @@ def simulate_exact(plan: Plan, *, runs: int = 2_000, seed: int = 0) -> Simulated
         )
     pairs = plan.units // plan.arms
     at_once = max(1, _OUTCOMES_AT_ONCE // (pairs * plan.arms))
-    null, effect = (
-        [
-            _run(plan, size, min(at_once, runs - begun), pairs, [seed, begun])
-            for begun in range(0, runs, at_once)
-        ]
-        for size in (0.0, plan.effect)
-    )
-    ended_null, said, _ = map(numpy.concatenate, zip(*null, strict=True))
-    ended_effect, decided, right = map(numpy.concatenate, zip(*effect, strict=True))
-    return Simulated(
+    return gathered(
+        lambda effect, size, begun: _run(plan, effect, size, pairs, [seed, begun]),
+        plan.effect,
         runs,
-        int(said.sum()),
-        int(right.sum()),
-        int((decided & ~right).sum()),
-        ended_null,
-        ended_effect,
+        at_once,
     )
 
 
-def _run(
-    plan: Plan, effect: float, runs: int, pairs: int, seed: list[int]
-) -> tuple[Numbers, NDArray[numpy.bool_], NDArray[numpy.bool_]]:
-    """Return, of each run, when it ended, whether by a claim, and whether that was all right."""
+def _run(plan: Plan, effect: float, runs: int, pairs: int, seed: list[int]) -> Runs:
     chance = numpy.random.default_rng(seed)
     means = [plan.mean] * (plan.arms - 1) + [plan.mean + effect]
     control, *others = (_outcomes(chance, plan, mean, (runs, pairs)) for mean in means)
+    seen = numpy.arange(1, pairs + 1).astype(numpy.float64)
     log_e = numpy.stack([_evidence(plan, control, arm) for arm in others], axis=-1)
-    seen = numpy.arange(1, pairs + 1)
     value = numpy.stack([numpy.cumsum(arm - control, axis=-1) / seen for arm in others], axis=-1)
-    reached = log_e >= threshold(plan.alpha, plan.comparisons)
-    said = numpy.any(reached, axis=-1)
-    decided = numpy.asarray(numpy.any(said, axis=1))
-    first = numpy.where(decided, numpy.argmax(said, axis=1), pairs - 1)
-    at = numpy.arange(runs), first
-    claimed = reached[at] * numpy.sign(value[at])
-    truth = numpy.append(numpy.zeros(plan.comparisons - 1), numpy.sign(effect))
-    right = numpy.asarray(decided & numpy.all(claimed == truth, axis=-1))
-    return plan.arms * (first + 1.0), decided, right
+    return first_claim(plan, log_e, value, effect, plan.arms * seen)
 
 
 def _evidence(plan: Plan, control: Numbers, arm: Numbers) -> Numbers:
