@@ -21,7 +21,7 @@ DOCUMENTS = [
         "docs/json.md",
         "docs/serving.md",
         "docs/training.md",
-        "docs/serving.md",
+        "docs/experiments.md",
         "docs/methods.md",
         "docs/statistics.md",
         "loadtests/README.md",

@@ -57,3 +57,5 @@ def canary(
     shares = ", ".join(f"{share:g} %" for share in (round(100 * step, 6) for step in design.steps))
     typer.echo(f"{phase.experiment}: v{number} takes over from v{control} in steps of {shares}.")
     typer.echo(f"Follow it with: adapters ab report {parsed.name}")
+    if alias in opened.protected(parsed.name):
+        typer.echo(f"{parsed.name}@{alias} is protected, so the last step is left to you.")

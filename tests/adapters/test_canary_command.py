@@ -76,6 +76,11 @@ def test_what_cannot_be_meant_starts_nothing(
     assert said in error
 
 
+def test_a_protected_alias_is_told_of_before_it_matters(house: Registry, run: Run) -> None:
+    assert run("protect support")[0] == 0
+    assert "the last step is left to you" in run("canary support@v4")[1]
+
+
 def test_one_at_a_time(house: Registry, run: Run) -> None:
     assert run("canary support@v4")[0] == 0
     code, _, said = run("canary support@v2")

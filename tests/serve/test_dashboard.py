@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from serve.watching.experiment_metrics import ExperimentMetrics
 from serve.watching.metrics import Metrics
 
 DASHBOARD = json.loads(
@@ -23,9 +24,10 @@ SUFFIXES = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_cou
 def told() -> dict[str, set[str]]:
     """Return the labels of each of our series, by its name."""
     registry = CollectorRegistry()
-    metrics = Metrics(registry)
+    both = (Metrics(registry), ExperimentMetrics(registry))
     labels = {
         metric._name: set(metric._labelnames)
+        for metrics in both
         for metric in vars(metrics).values()
         if hasattr(metric, "_labelnames")
     }
