@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from argparse import Namespace
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
@@ -22,7 +20,6 @@ from adapters.errors import MissingExtra, UsageError
 from adapters.keys import KeyJournal
 from adapters.leases import Holding
 from adapters.lint import read_base_config
-from adapters.memory import free_bytes
 from adapters.registry import Registry
 from serve.experiments.control import Control
 from serve.experiments.feedback import Feedback
@@ -41,12 +38,12 @@ from serve.loading.handover import Handover
 from serve.loading.lease import EngineLease
 from serve.loading.residency import Residency
 from serve.loading.rotation import Rotation
-from serve.loading.slots import Overrides, Slots, size
 from serve.loading.warmth import Note, Warming, held, wanted
-from serve.machine import check_experts, check_exposure, check_port, has_bf16
+from serve.machine import check_experts, check_exposure, check_port
 from serve.routes.follower import Follower
 from serve.routes.routing import Base
-from serve.routes.snapshot import EMPTY, Snapshot, take
+from serve.routes.snapshot import EMPTY, take
+from serve.settings import Settings, flags_of, prepare_environment
 from serve.tenants.keys import Keys
 from serve.watching import logs
 from serve.watching.experiment_metrics import ExperimentMetrics
@@ -54,50 +51,9 @@ from serve.watching.metrics import Metrics
 from serve.watching.observing import Observer
 from serve.watching.readiness import Readiness
 from serve.watching.tracing import Tracing
-from serve.watching.tracing import flags as tracing_flags
 
 _KEEP_S = 1.0
-_CPU_CACHE_BYTES = 1 << 30
-_NO_DOMAIN = "no-domain.invalid"
-"""vLLM fetches pictures from wherever a client says, the server's own network included, unless it
-is told from where; that it be nowhere it cannot be told."""
-_MOST_ANSWERS = "128"
-"""`n` of one request, as OpenAI has it; vLLM's own 16 384 shut all others out for minutes."""
-_KEEP_ALIVE_S = 75
-"""Longer than clients (5 s) and load balancers (60 s) keep a connection: whoever sends into one
-that closes just now gets no answer. vLLM's own default is 5 s, too."""
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a person says. `vllm_flags` go to vLLM as they are and win over our defaults."""
-
-    base: str
-    registry: str | None = None
-    revision: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 8000
-    api_keys: tuple[str, ...] = ()
-    """Secrets that open everything, beside the keys of `adapters keys`."""
-    insecure: bool = False
-    """Let other machines in without any key."""
-    open_metrics: bool = False
-    """Show /metrics to everybody, not to admins alone."""
-    share_prefix_cache: bool = False
-    """Let one key's prompts be found in the cache by another's."""
-    vllm_flags: tuple[str, ...] = ()
-    drain_timeout_s: int = 20
-    """What running requests get to end; below the 30 s that supervisors commonly give a server."""
-    slot_turn_s: float = 1.0
-    """For how long a version in a slot takes more requests while others wait for one; 0 leaves it
-    to vLLM, where they may wait for ever."""
-    log_format: logs.Format = "text"
-    log_prompts: bool = False
-    store: str | None = None
-    """Where exposures and outcomes of experiments are kept, as a URL; None: a SQLite file in
-    $ADAPTERS_HOME."""
 
 
 def run(settings: Settings) -> int:
@@ -117,7 +73,7 @@ def run(settings: Settings) -> int:
     registry.names()  # a registry that cannot be read is refused here and now
     store, tokens = SqlStore(settings.store), Tokens()
     found = bases.resolve(settings.base, revision=settings.revision)
-    _prepare_environment()
+    prepare_environment()
     try:
         from serve.engines import vllm_engine
     except ImportError as error:
@@ -129,7 +85,7 @@ def run(settings: Settings) -> int:
         check_experts(read_base_config(found.path))
     logs.keep(settings.port)
     before = Note(registry.location, settings.port).read()
-    flags, slots = _flags(
+    flags, slots = flags_of(
         settings, found, take(registry), before.together, cpu=vllm_engine.on_cpu()
     )
     args = vllm_engine.parse(flags)
@@ -316,87 +272,6 @@ async def _keep(
         if not warming.left:
             served = held(admission.residency, admission.most_together)
             await asyncio.to_thread(note.write, served)
-
-
-def _flags(
-    settings: Settings,
-    found: bases.LocalBase,
-    snapshot: Snapshot,
-    together: int,
-    *,
-    cpu: bool,
-) -> tuple[list[str], Slots]:
-    """Return vLLM's flags, our defaults first so that the person's own win, and the slots."""
-    config = read_base_config(found.path)
-    flags = [
-        f"--model={found.path}",
-        f"--host={settings.host}",
-        f"--port={settings.port}",
-        "--enable-lora",
-        "--disable-fastapi-docs",
-        "--disable-uvicorn-access-log",  # ours says more
-        f"--shutdown-timeout={settings.drain_timeout_s}",
-        *logs.flags(settings.log_format),
-        f"--served-model-name={found.model.name}",
-        f"--allowed-media-domains={_NO_DOMAIN}",
-    ]
-    if cpu:
-        flags.append("--enforce-eager")
-        if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
-            flags.append(f"--kv-cache-memory-bytes={_CPU_CACHE_BYTES}")
-        if not has_bf16() or _dtype(config) == "float32":
-            flags.append("--dtype=float32")
-    full = "--dtype=float32" in flags or "float32" in " ".join(settings.vllm_flags)
-    slots = _slots(settings, found, config, snapshot, together, 4 if full else 2)
-    return [*flags, *slots.flags(), *tracing_flags(), *settings.vllm_flags], slots
-
-
-def _slots(
-    settings: Settings,
-    found: bases.LocalBase,
-    config: dict[str, Any],
-    snapshot: Snapshot,
-    together: int,
-    element_bytes: int,
-) -> Slots:
-    versions = {
-        version.engine_name: version
-        for version in snapshot.versions()
-        if version.manifest.base.revision == found.model.revision
-        and version.manifest.kind == "lora"
-    }
-    named = {
-        adapter.versions[number].engine_name
-        for adapter in snapshot.adapters.values()
-        for number in adapter.named()
-    }
-    return size(
-        [int(version.manifest.peft.get("r") or 0) for version in versions.values()],
-        config,
-        base_bytes=sum(file.stat().st_size for file in found.path.glob("*.safetensors")),
-        free_bytes=free_bytes(),
-        element_bytes=element_bytes,
-        named=len(named & versions.keys()),
-        together=together,
-        overrides=Overrides.read(settings.vllm_flags),
-    )
-
-
-def _dtype(config: dict[str, Any]) -> str | None:
-    found = config.get("dtype") or config.get("torch_dtype")
-    return found if isinstance(found, str) else None
-
-
-def _prepare_environment() -> None:
-    """Say to vLLM, in all its processes, what its flags cannot."""
-    plugins = [name for name in os.environ.get("VLLM_PLUGINS", "").split(",") if name]
-    os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*plugins, "switchyard"]))
-    os.environ.pop("VLLM_ALLOW_RUNTIME_LORA_UPDATING", None)  # its routes load any folder
-    os.environ["VLLM_NO_USAGE_STATS"] = "1"
-    os.environ.setdefault("VLLM_MAX_N_SEQUENCES", _MOST_ANSWERS)
-    os.environ.setdefault("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", str(_KEEP_ALIVE_S))
-    os.environ["VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"] = "1"  # else it closes the port on clients
-    os.environ.pop("VLLM_API_KEY", None)  # ours by now, see `run`
 
 
 def _stop_loading(*_: object) -> NoReturn:

@@ -65,7 +65,8 @@ def serve(
 
     Example: adapters serve --base tiny --port 8000 -- --max-model-len 512
     """
-    from serve.launch import Settings, run
+    from serve.launch import run
+    from serve.settings import Settings
 
     settings = Settings(
         base,

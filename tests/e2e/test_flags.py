@@ -12,9 +12,9 @@ from serve.routes.snapshot import EMPTY
 
 def parsed(*own: str) -> Namespace:
     from serve.engines import vllm_engine
-    from serve.launch import Settings, _flags
+    from serve.settings import Settings, flags_of
 
-    flags, _ = _flags(Settings("tiny", vllm_flags=own), bases.resolve("tiny"), EMPTY, 0, cpu=True)
+    flags, _ = flags_of(Settings("tiny", vllm_flags=own), bases.resolve("tiny"), EMPTY, 0, cpu=True)
     return vllm_engine.parse(flags)
 
 

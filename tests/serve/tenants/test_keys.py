@@ -396,7 +396,8 @@ def test_others_are_not_let_in_without_one(host: str | None) -> None:
 
 
 def test_vllms_own_flags_are_seen_too_and_a_socket_in_the_file_system_is_no_others() -> None:
-    from serve.launch import Settings, _keys
+    from serve.launch import _keys
+    from serve.settings import Settings
 
     def args(**given: Any) -> Namespace:
         return Namespace(**{"host": "127.0.0.1", "uds": None, "api_key": None} | given)
