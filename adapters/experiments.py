@@ -223,6 +223,10 @@ def check_design(design: Design, arms: Sequence[Arm]) -> None:
         (exact and not equal, "the exact method needs equal shares"),
         (exact and design.policy != "split", "the exact method needs shares that stay"),
         (exact and "ratio" in kinds, "the exact method knows no ratio"),
+        (
+            exact and any(metric.covariate for metric in design.metrics),
+            "the exact method compares what was measured, and knows no covariate",
+        ),
         (design.policy not in ("split", "canary", "bandit"), "policy is split, canary or bandit"),
         (
             design.policy == "canary"

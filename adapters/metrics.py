@@ -8,7 +8,8 @@
     preferred:preference            labels win, loss and tie, of this answer beside another's
 
 A guardrail ends in its limit, `error<=5%`, or names a margin to control, `rating:mean:margin=0.1`.
-Options follow after colons: `decrease` (less is better), `effect=` (least that is worth finding).
+Options follow after colons: `decrease` (less is better), `effect=` (least that is worth finding),
+`covariate=prior_solved` (what was known of a unit before: takes its share out of the noise).
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class Metric:
     """Of a guardrail: the share that an arm must not exceed, between 0 and 1."""
     margin: float | None = None
     """Of a guardrail: by how much an arm may be worse than control, 0 or more."""
+    covariate: str | None = None
+    """A posted outcome that tells of a unit what was so before it was assigned (CUPED)."""
 
     @property
     def title(self) -> str:
@@ -87,6 +90,7 @@ class Metric:
             raise _refused(text, "it is not written as one")
         kind: Kind = "ratio" if found["denominator"] else "proportion"
         named = dict[str, float]()
+        covariate: str | None = None
         direction: Direction = "decrease" if found["name"] in WORSE_WHEN_MORE else "increase"
         if found["limit"]:
             direction = "decrease"
@@ -94,6 +98,8 @@ class Metric:
             key, _, value = option.strip().partition("=")
             if key in _OPTIONS:
                 named[key] = read_number(repr(text[:80]), value)
+            elif key == "covariate":
+                covariate = value.strip()
             elif key in KINDS and not found["denominator"]:
                 kind = KINDS[KINDS.index(key)]
             elif key in DIRECTIONS:
@@ -112,6 +118,7 @@ class Metric:
                 limit=read_number(repr(text[:80]), found["limit"]) if found["limit"] else None,
                 effect=named.get("effect"),
                 margin=named.get("margin"),
+                covariate=covariate,
             )
         )
 
@@ -123,7 +130,7 @@ def check_metric(metric: Metric) -> Metric:
         UsageError: it cannot; says why.
     """
     title = metric.title[:80]
-    for name in (metric.name, metric.denominator):
+    for name in (metric.name, metric.denominator, metric.covariate):
         if name is not None and not is_name(name):
             raise _refused(title, "a name is of a-z, 0-9, '.', '_' and '-'")
     if metric.kind not in KINDS or metric.direction not in DIRECTIONS:
@@ -136,6 +143,7 @@ def check_metric(metric: Metric) -> Metric:
     if metric.kind != "proportion" and (metric.label is not None or metric.above is not None):
         raise _refused(title, "a label or a limit is counted, as a proportion")
     _check_measured(metric)
+    _check_covariate(metric)
     if metric.effect is not None and metric.effect <= 0:
         raise _refused(title, "its least effect is not above 0")
     bounded = metric.limit is not None or metric.margin is not None
@@ -196,6 +204,23 @@ def _check_measured(metric: Metric) -> None:
         raise _refused(title, f"{name} has no words to count")
     if name in NUMBERS and metric.kind == "proportion" and metric.above is None:
         raise _refused(title, f"{name} is a number: write {name}:mean, or {name}>800")
+
+
+def _check_covariate(metric: Metric) -> None:
+    """Refuse a covariate that is of no use, or would carry the effect.
+
+    Raises:
+        UsageError: says why.
+    """
+    title, covariate = metric.title[:80], metric.covariate
+    if covariate is None:
+        return
+    if metric.kind in ("preference", "ratio"):
+        raise _refused(title, f"a {metric.kind} has no covariate")
+    if metric.limit is not None:
+        raise _refused(title, "a limit compares with nothing, so a covariate is of no use")
+    if covariate in (metric.name, *NUMBERS, *BOOLEANS, *LABELS):
+        raise _refused(title, f"{covariate} is measured in the experiment, not before it")
 
 
 def _refused(text: str, why: str) -> UsageError:

@@ -112,6 +112,7 @@ def test_arms_without_shares_share_alike() -> None:
         ({**TWO, "policy": "canary", "steps": ["1%", "50%"]}, "last step"),
         ({"arms": {"v1": 90, "v2": 10}, "method": "exact"}, "equal shares"),
         ({**TWO, "method": "exact", "primary": "cost/solved"}, "knows no ratio"),
+        ({**TWO, "method": "exact", "primary": "solved:covariate=prior"}, "knows no covariate"),
         ({**TWO, "shadow": "v2"}, "is an arm already"),
         ({**TWO, "shadow": "../v2"}, "not a ref"),
         ({**TWO, "alias": "latest"}, "cannot be an alias"),

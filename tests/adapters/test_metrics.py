@@ -36,6 +36,9 @@ names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
          {"label": "length", "limit": 0.1, "direction": "decrease"}),
         ("rating:mean:margin=0.1", "guardrail", {"kind": "mean", "margin": 0.1}),
         ("preferred:preference", "primary", {"kind": "preference"}),
+        ("solved:covariate=prior_solved", "primary", {"covariate": "prior_solved"}),
+        ("rating:mean:covariate=prior:margin=0.1", "guardrail",
+         {"kind": "mean", "covariate": "prior", "margin": 0.1}),
     ],
 )  # fmt: skip
 def test_what_is_written_and_what_it_means(text: str, role: Role, means: dict[str, Any]) -> None:
@@ -73,6 +76,13 @@ def test_what_is_written_and_what_it_means(text: str, role: Role, means: dict[st
         ("error:preference", "primary", "no words to count"),
         ("latency_ms", "primary", "write latency_ms:mean, or latency_ms>800"),
         ("latency_ms<=5%", "guardrail", "write latency_ms:mean, or latency_ms>800"),
+        ("solved:covariate", "primary", "a name is of"),
+        ("solved:covariate=Prior", "primary", "a name is of"),
+        ("solved:covariate=solved", "primary", "not before it"),
+        ("solved:covariate=latency_ms", "primary", "not before it"),
+        ("cost/solved:covariate=prior", "primary", "a ratio has no covariate"),
+        ("preferred:preference:covariate=prior", "primary", "a preference has no covariate"),
+        ("error<=5%:covariate=prior", "guardrail", "a limit compares with nothing"),
     ],
 )
 def test_what_is_no_metric_is_told_why(text: str, role: Role, why: str) -> None:

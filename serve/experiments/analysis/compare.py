@@ -7,6 +7,8 @@
 | the exact method, a mean | `bounded` on pairs of units |
 | shares that never changed | `difference`: a confidence sequence of unit means |
 | shares that changed | `propensities`: the same, each row weighted by its phase's probabilities |
+
+Of the last two what a metric's covariate foretold is taken out first.
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ def compare(rows: Rows, metric: Metric, arm: int, design: Design) -> Comparison:
         found.p,
         None,
         found.waiting,
+        _adjusted(rows, metric, arm),
     )
 
 
@@ -93,6 +96,12 @@ def _method(rows: Rows, metric: Metric, design: Design) -> Method:
     if design.method == "exact":
         return "blocks" if metric.kind == "proportion" else "bounded"
     return "difference" if rows.steady else "propensities"
+
+
+def _adjusted(rows: Rows, metric: Metric, arm: int) -> bool:
+    """Say whether a covariate was posted of any unit that is compared."""
+    compared = rows.unit[(rows.arm == 0) | (rows.arm == arm)]
+    return bool(numpy.isfinite(rows.before(metric)[compared]).any())
 
 
 def _find(rows: Rows, metric: Metric, arm: int, design: Design, method: Method) -> Finding:

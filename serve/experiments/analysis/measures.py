@@ -26,11 +26,15 @@ LABELS = ("win", "loss", "tie")
 
 
 def measures_of(metric: Metric) -> tuple[Measure, ...]:
-    """Return what the store is asked for: of a ratio two sums, of a preference three."""
+    """Return what the store is asked for: of a ratio two sums, of a preference three.
+
+    The metric's own comes first; no metric has both a denominator and a covariate.
+    """
     if metric.kind == "preference":
         return tuple(Measure(metric.name, label=label) for label in LABELS)
     own = Measure(metric.name, above=metric.above, label=metric.label)
-    return (own,) if metric.denominator is None else (own, Measure(metric.denominator))
+    beside = (metric.denominator, metric.covariate)
+    return (own, *(Measure(name) for name in beside if name is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,18 @@ class Rows:
             return Summed(numerator, count.astype(numpy.float64), count > 0, count)
         measured = (count > 0) | (self.count[places[1]] > 0)
         return Summed(numerator, self.sum[places[1]], measured, measured.astype(numpy.int64))
+
+    def before(self, metric: Metric) -> Numbers:
+        """Return each unit's covariate, by its number: the mean of what was posted of it.
+
+        NaN: nothing was, or the metric has no covariate.
+        """
+        if metric.covariate is None:
+            return numpy.full(int(self.unit.max(initial=-1)) + 1, numpy.nan)
+        place = self.measures.index(Measure(metric.covariate))
+        total = numpy.bincount(self.unit, self.sum[place])
+        count = numpy.bincount(self.unit, self.count[place])
+        return numpy.where(count > 0, total / numpy.maximum(count, 1), numpy.nan)
 
     def votes(self, metric: Metric) -> tuple[Numbers, Numbers, Numbers]:
         """Return wins, losses and ties of a preference: (rows,) each, counts of answers."""

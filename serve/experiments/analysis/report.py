@@ -75,6 +75,8 @@ class Comparison:
     """
     waiting: str
     """Why nothing can be said yet, to follow a colon; empty where something can."""
+    adjusted: bool = False
+    """By the metric's covariate (CUPED): `Side.metrics` are not, so their difference is another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,10 +115,12 @@ def _compared(report: Report, found: Sequence[Comparison], note: str) -> Table |
             wording.e_value(each.log_e),
             wording.p(each.p),
             each.decided or each.waiting or "not yet",
-            each.method,
+            f"{each.method}, CUPED" if each.adjusted else each.method,
         )
         for each in found
     )
+    if any(each.adjusted for each in found):
+        note += " CUPED: less what was known before, so not the difference of the arms' own values."
     return Table(role, headers, rows, note)
 
 

@@ -214,6 +214,7 @@ def _evidence(
             "metric": shown.title,
             "arm": shown.arm,
             "method": shown.method,
+            "adjusted": shown.adjusted,
             "difference": shown.value,
             "interval": [shown.low, shown.high],
             "log_e": shown.log_e,

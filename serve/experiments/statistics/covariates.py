@@ -18,6 +18,9 @@ def adjusted(values: ArrayLike, covariates: ArrayLike) -> Numbers:
     """
     y, x = numpy.asarray(values, numpy.float64), numpy.asarray(covariates, numpy.float64)
     known = ~numpy.isnan(x)
-    deviations = numpy.where(known, x - x[known].mean() if known.any() else 0.0, 0.0)
+    if not known.any():
+        return y
+    deviations = numpy.where(known, x - x[known].mean(), 0.0)
     spread = deviations @ deviations
-    return y if spread == 0 else y - (deviations @ y) / spread * deviations
+    together = deviations @ (y - y[known].mean())  # centred: else a constant X, rounded, counts
+    return y if spread == 0 else y - together / spread * deviations

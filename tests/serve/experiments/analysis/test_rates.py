@@ -19,7 +19,7 @@ from tests.serve.experiments.analysis.traffic import SOLVED, Traffic, design, ph
 from tests.serve.experiments.analysis.visits import reports
 from tests.serve.experiments.statistics.chances import at_least, at_most
 
-ERROR, COST = Measure("error"), Measure("cost")
+ERROR, COST, PRIOR = Measure("error"), Measure("cost"), Measure("prior")
 RUNS, ALPHA = 60, 0.05
 PLAN = design("solved", planned_units=1_500)
 Run = Callable[[numpy.random.Generator], Report]
@@ -66,6 +66,28 @@ def ramped(chance: numpy.random.Generator, effect: float = 0.0) -> Report:
     )
 
 
+def foreseen(chance: numpy.random.Generator) -> Report:
+    """5, 20, 50 %, over a drift, of units of which a rate of before is known; of some it is not."""
+    number = numpy.repeat([1, 2, 3], 700)
+    arm = (chance.random(2_100) < numpy.array([0.05, 0.2, 0.5])[number - 1]).astype(int)
+    rate = chance.beta(0.3, 0.7, 2_100)
+    solved = chance.random(2_100) < 0.7 * rate + numpy.linspace(0, 0.3, 2_100)
+    prior = numpy.where(chance.random(2_100) < 0.8, rate, numpy.nan)
+    plan = design("solved:covariate=prior", planned_units=1_500)
+    shares = ((0.95, 0.05), (0.8, 0.2), (0.5, 0.5))
+    return report(
+        Traffic(number, arm, outcomes={SOLVED: solved, PRIOR: prior}),
+        *(phase(n, each, plan) for n, each in enumerate(shares, start=1)),
+    )
+
+
+def foreseen_plainly(chance: numpy.random.Generator) -> Report:
+    arm, rate = chance.integers(0, 2, 1_500), chance.beta(0.3, 0.7, 1_500)
+    plan = design("solved:covariate=prior", planned_units=1_500)
+    outcomes = {SOLVED: chance.random(1_500) < rate, PRIOR: rate}
+    return report(Traffic(1, arm, outcomes=outcomes), phase(design=plan))
+
+
 def taken_out(chance: numpy.random.Generator) -> Report:
     """v3 is out after a third, and its units get the control; the base rate drifts."""
     number = numpy.repeat([1, 2, 2], 500)
@@ -110,7 +132,19 @@ def preferred(chance: numpy.random.Generator, effect: float = 0.0) -> Report:
 
 
 @pytest.mark.parametrize(
-    "run", [plain, three_arms, returning, ramped, taken_out, ratio, exact, preferred]
+    "run",
+    [
+        plain,
+        three_arms,
+        returning,
+        ramped,
+        foreseen,
+        foreseen_plainly,
+        taken_out,
+        ratio,
+        exact,
+        preferred,
+    ],
 )
 def test_nothing_is_rarely_claimed_where_there_is_nothing(run: Run) -> None:
     false = 0

@@ -146,3 +146,9 @@ def test_who_was_not_known_before_keeps_the_value() -> None:
 @pytest.mark.parametrize("covariate", [7.0, float("nan")])
 def test_a_covariate_that_says_nothing_changes_nothing(covariate: float) -> None:
     assert adjusted([1.0, 2.0, 4.0], [covariate] * 3).tolist() == [1.0, 2.0, 4.0]
+
+
+def test_a_constant_that_a_mean_cannot_hold_changes_nothing_either() -> None:
+    """0.1 + 0.1 + 0.1 is not 0.3: deviations of a rounding error are no spread."""
+    found = adjusted([1.0, 2.0, 4.0, 9.0], [0.1, 0.1, 0.1, float("nan")])
+    assert found == pytest.approx([1.0, 2.0, 4.0, 9.0])
