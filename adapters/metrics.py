@@ -29,7 +29,7 @@ Direction = Literal["increase", "decrease"]
 
 DIRECTIONS: tuple[Direction, ...] = ("increase", "decrease")
 KINDS: tuple[Kind, ...] = ("proportion", "mean", "ratio", "preference")
-NUMBERS = ("latency_ms", "ttft_ms", "output_tokens")
+NUMBERS = ("latency_ms", "ttft_ms", "prompt_tokens", "output_tokens")
 BOOLEANS = ("error", "refusal", "regenerate")
 LABELS = ("finish_reason",)
 """What the server measures itself of a response: numbers, yes or no, one of several words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from adapters.render import emit_json, table
 
 if TYPE_CHECKING:
     from serve.experiments.analysis import Report
+    from serve.experiments.analysis.report import Price
 
 NameArgument = Annotated[str, typer.Argument(help="The adapter.")]
 
@@ -43,6 +45,12 @@ def report(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page of it, plots and all.")
     ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROMPT,OUTPUT", help="Of a million tokens of each: shows what arms cost."
+        ),
+    ] = None,
     store: StoreOption = None,
     registry: RegistryOption = None,
     json: JsonOption = False,
@@ -54,7 +62,8 @@ def report(
     from serve.experiments.analysis.page import page
     from serve.experiments.analysis.text import text
 
-    _, found = _analysed(Registry.open(registry), name, experiment, store)
+    paid = None if price is None else _price(price)
+    _, found = _analysed(Registry.open(registry), name, experiment, store, paid)
     if html:
         try:
             html.write_text(page(found), encoding="utf-8")
@@ -188,7 +197,11 @@ def chosen(opened: Registry, name: str, experiment: str | None) -> list[Phase]:
 
 
 def _analysed(
-    opened: Registry, name: str, experiment: str | None, url: str | None
+    opened: Registry,
+    name: str,
+    experiment: str | None,
+    url: str | None,
+    price: Price | None = None,
 ) -> tuple[list[Phase], Report]:
     """Return the phases of an experiment that there is or was, and its report."""
     from serve.experiments.analysis import analyse
@@ -197,9 +210,16 @@ def _analysed(
     phases = chosen(opened, name, experiment)
     store = SqlStore(url)
     try:
-        return phases, analyse(name, phases, store, now_s=time.time())
+        return phases, analyse(name, phases, store, now_s=time.time(), price=price)
     finally:
         store.close()
+
+
+def _price(said: str) -> Price:
+    numbers = [read_number("--price", each) for each in said.split(",")]
+    if len(numbers) != 2 or not all(0 <= number < math.inf for number in numbers):
+        raise UsageError(f"--price: {said[:40]!r} is no pair of prices.", fix="E.g. 0.1,0.4.")
+    return numbers[0], numbers[1]
 
 
 def _planned(name: str, registry: str | None) -> tuple[tuple[Arm, ...], Design]:

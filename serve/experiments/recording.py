@@ -131,6 +131,7 @@ class Recording:
             refusal=noted.finish.refused,
             latency_ms=None if refused or failed else took_s * 1e3,
             ttft_ms=None if first_s is None else first_s * 1e3,
+            prompt_tokens=(noted.tally.prompt_tokens or None) if answered else None,
             output_tokens=noted.tally.completion_tokens if answered else None,
             finish_reason=noted.finish.reason,
         )

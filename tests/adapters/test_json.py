@@ -115,6 +115,7 @@ LINES = {
     "ab report": [
         "ab start support --arm v1 --arm v2 --primary solved --guardrail error<=5%",
         "ab report support",
+        "ab report support --price 0.1,0.4",
     ],
     "ab promote": [
         "ab start support --arm v1 --arm v2 --primary solved",

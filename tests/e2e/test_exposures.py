@@ -73,6 +73,7 @@ def test_by_every_endpoint(url: str, home: Path, experiment: None, path: str, st
     made = kept(home, answer[1] if path == "/v1/responses" else own)
     assert (made.experiment, made.arm) == (f"{MODEL}/ab-1", reply.headers["x-adapter-arm"])
     assert (made.finish_reason, made.output_tokens) == ("length", 3)
+    assert made.prompt_tokens
     assert (made.error, made.refusal) == (False, False)
     assert made.latency_ms
     assert (made.ttft_ms is not None) == stream

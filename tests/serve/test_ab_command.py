@@ -73,3 +73,14 @@ def test_what_is_not_there_and_what_runs_already(
     run(registry, *START)
     with pytest.raises(Conflict, match="ab stop"):
         run(registry, *START)
+
+
+def test_a_report_tells_what_arms_cost_where_a_price_is_said(
+    registry: Registry, support: tuple[Version, Version]
+) -> None:
+    run(registry, *START)
+    assert "at 0.1 and 0.4 a million" in run(registry, "report", "support", "--price", "0.1, 0.4")
+    assert "cost" not in run(registry, "report", "support")
+    for wrong in ("0.1", "0.1,0.4,0.5", "0.1,much", "-1,0.4", "nan,0.4", "0.1,inf", ""):
+        with pytest.raises(UsageError, match="--price"):
+            run(registry, "report", "support", "--price", wrong)

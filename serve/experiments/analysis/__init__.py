@@ -15,7 +15,7 @@ from adapters.experiments import Phase
 from serve.experiments.analysis.compare import compare, look_back
 from serve.experiments.analysis.guard import guards
 from serve.experiments.analysis.measures import IMPLICIT, Rows, asked
-from serve.experiments.analysis.report import Comparison, Look, Report, Verdict
+from serve.experiments.analysis.report import Comparison, Look, Price, Report, Verdict
 from serve.experiments.analysis.shown import sides, standing
 from serve.experiments.analysis.verdict import conclude, decided
 from serve.experiments.statistics import sample_ratio
@@ -28,12 +28,14 @@ _LOOKS = 60
 """At most, at the primary metric."""
 
 
-def analyse(name: str, phases: Sequence[Phase], store: Store, *, now_s: float) -> Report:
+def analyse(
+    name: str, phases: Sequence[Phase], store: Store, *, now_s: float, price: Price | None = None
+) -> Report:
     """Return all that is known of one experiment of the adapter `name`.
 
     `phases`: all of it, oldest first, as in the registry; at least one. `now_s`: Unix time, for
-    `Report.as_of_s` alone. Reads the store once, blocking: not for the event loop. The design is
-    the last phase's: it never changes.
+    `Report.as_of_s` alone. `price`: to tell what arms cost; it decides nothing. Reads the store
+    once, blocking: not for the event loop. The design is the last phase's: it never changes.
 
     Raises:
         UsageError: a metric asks for what the server's own outcomes do not have.
@@ -49,7 +51,7 @@ def analyse(name: str, phases: Sequence[Phase], store: Store, *, now_s: float) -
         compared, looks = _compared(rows, phase)
         compared = decided(compared, design, frozen=frozen)
         guarded = guards(rows, design)
-        shown = sides(rows, units, phase)
+        shown = sides(rows, units, phase, price)
         bets = standing(rows, design.primary, phase) if design.primary else None
     live = [side.arm for side in shown if not side.out]
     return Report(
@@ -69,6 +71,7 @@ def analyse(name: str, phases: Sequence[Phase], store: Store, *, now_s: float) -
         dict(zip(live, bets.best.tolist(), strict=True)) if bets else None,
         dict(zip(live, bets.loss.tolist(), strict=True)) if bets else {},
         int(((units.source == "request") & ~units.crossed).sum()),
+        price,
     )
 
 

@@ -18,6 +18,7 @@ IMPLICIT = (
     Metric("error", direction="decrease"),
     Metric("latency_ms", kind="mean", direction="decrease"),
     Metric("ttft_ms", kind="mean", direction="decrease"),
+    Metric("prompt_tokens", kind="mean", direction="decrease"),
     Metric("output_tokens", kind="mean", direction="decrease"),
 )
 """What is shown of every experiment."""

@@ -16,6 +16,8 @@ from adapters.metrics import Kind, Role
 
 Method = Literal["difference", "propensities", "blocks", "bounded", "preferences"]
 """Which of `serve.experiments.statistics` was asked."""
+Price = tuple[float, float]
+"""Of a million prompt tokens, and of a million output tokens; any currency."""
 Decision = Literal["collecting", "frozen", "breached", "winner", "no_difference", "stopped"]
 
 
@@ -50,6 +52,8 @@ class Side:
     exposures: int
     crossed: int
     metrics: tuple[Measured, ...]
+    cost: float | None = None
+    """Of 1,000 responses, by their mean tokens and `Report.price`; None without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,7 @@ class Report:
     """What choosing it is expected to lose, in the primary metric."""
     by_request: int = 0
     """Units that were one request each, as nothing said who asked (`Exposure.source`)."""
+    price: Price | None = None
 
     @property
     def control(self) -> Side:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy
@@ -12,12 +13,12 @@ from adapters.metrics import Metric, Role
 from serve.experiments.analysis.compare import preferred
 from serve.experiments.analysis.estimated import alone
 from serve.experiments.analysis.measures import IMPLICIT, LABELS, Rows
-from serve.experiments.analysis.report import Measured, Side
+from serve.experiments.analysis.report import Measured, Price, Side
 from serve.experiments.statistics import counts, posterior, sequences
 from serve.experiments.store.base import Units
 
 
-def sides(rows: Rows, units: Units, phase: Phase) -> tuple[Side, ...]:
+def sides(rows: Rows, units: Units, phase: Phase, price: Price | None) -> tuple[Side, ...]:
     """Return the arms, control first, with every metric of the design and the server's own."""
     shares = phase.probabilities()
     told: dict[str, tuple[Metric, bool]] = {}
@@ -28,11 +29,11 @@ def sides(rows: Rows, units: Units, phase: Phase) -> tuple[Side, ...]:
     found = []
     for place, arm in enumerate(phase.arms):
         there = rows.arm == place
-        measured = (
+        measured = [
             each
             for metric, implicit in told.values()
             for each in _measured(rows, metric, place, phase, implicit=implicit)
-        )
+        ]
         found.append(
             Side(
                 arm.name,
@@ -43,9 +44,19 @@ def sides(rows: Rows, units: Units, phase: Phase) -> tuple[Side, ...]:
                 int(rows.exposures[there].sum()),
                 int((units.crossed & (units.arm == arm.name)).sum()),
                 tuple(measured),
+                _cost(measured, price),
             )
         )
     return tuple(found)
+
+
+def _cost(measured: Sequence[Measured], price: Price | None) -> float | None:
+    """Return what 1,000 responses cost, of as many tokens as those that were measured."""
+    tokens = {each.title: each.value for each in measured}
+    prompt, output = tokens["prompt_tokens"], tokens["output_tokens"]
+    if price is None or prompt is None or output is None:
+        return None
+    return 1e3 * (prompt * price[0] + output * price[1]) / 1e6
 
 
 def standing(rows: Rows, metric: Metric, phase: Phase) -> posterior.Standing | None:

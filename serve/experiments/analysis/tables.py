@@ -60,11 +60,19 @@ def _arms(report: Report) -> Table:
             f"{side.crossed:,}",
             f"{best[side.arm]:.1%}" if side.arm in best else None,
             wording.value(loss[side.arm], kind) if side.arm in loss else None,
+            *((wording.value(side.cost, "mean"),) if report.price else ()),
         )
         for side in report.sides
     )
-    headers = ("arm", "share", "units", "responses", "crossed", "P(best)", "expected loss")
-    return Table("Arms", headers, rows, _ratio_note(report))
+    headers = ["arm", "share", "units", "responses", "crossed", "P(best)", "expected loss"]
+    note = _ratio_note(report)
+    if report.price:
+        headers.append("cost of 1,000")
+        prompt, output = report.price
+        note += (
+            f" Cost of responses at {prompt:g} and {output:g} a million prompt and output tokens."
+        )
+    return Table("Arms", tuple(headers), rows, note)
 
 
 def _ratio_note(report: Report) -> str:

@@ -50,7 +50,9 @@ class Exposure:
     """Until the answer's last byte, or until the client left; None: it failed, or was refused."""
     ttft_ms: float | None = None
     """Of a stream: until its first token."""
+    prompt_tokens: int | None = None
     output_tokens: int | None = None
+    """As vLLM counts them; None: it did not say, or there was no answer."""
     finish_reason: str | None = None
     """In the words of OpenAI's chat completions, whatever the endpoint."""
     regenerate: bool = False

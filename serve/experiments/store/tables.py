@@ -38,6 +38,7 @@ exposures = Table(
     Column("finish_reason", String),
     Column("regenerate", Boolean, nullable=False),
     Column("source", String, nullable=False),
+    Column("prompt_tokens", Integer),
     Index("experiment_exposures_id", "id", unique=True),
     Index("experiment_exposures_unit", "experiment", "phase", "unit"),
     Index("experiment_exposures_request", "request_id"),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from adapters.errors import UsageError
 from serve.experiments.analysis import analyse
 from serve.experiments.analysis.page import page
-from serve.experiments.analysis.report import Measured, Report
+from serve.experiments.analysis.report import Measured, Price, Report
 from serve.experiments.analysis.text import text
 from serve.experiments.store.base import IMPLICIT, Measure
 from serve.experiments.store.sql import SqlStore
@@ -110,6 +110,42 @@ class TestOfARealStore:
         assert asked
         for plan in asked:
             said(analyse("support", [phase(design=plan)], store, now_s=0))
+
+
+class TestCost:
+    """Of 1,000 responses, at 0.1 and 0.4 of some currency a million tokens."""
+
+    @staticmethod
+    def costs(store: SqlStore, price: Price | None) -> list[float | None]:
+        found = analyse("support", [phase()], store, now_s=0, price=price)
+        assert found.as_json()["price"] == (list(price) if price else None)
+        return [side.cost for side in found.sides]
+
+    def test_is_of_the_tokens_of_both_kinds(self, store: SqlStore) -> None:
+        store.expose(
+            [
+                exposure("ann", "v1", prompt_tokens=100, output_tokens=10),
+                exposure("ann", "v1", prompt_tokens=300, output_tokens=30),
+                exposure("bob", "v1", error=True),  # of which nothing is known
+                exposure("eve", "v2", prompt_tokens=200, output_tokens=1000),
+            ]
+        )
+        assert self.costs(store, (0.1, 0.4)) == [pytest.approx(0.028), pytest.approx(0.42)]
+        assert self.costs(store, (0.0, 0.0)) == [0.0, 0.0]
+        assert self.costs(store, None) == [None, None]
+
+    def test_of_rows_older_than_prompt_tokens_it_is_not_known(self, store: SqlStore) -> None:
+        store.expose([exposure("ann", "v1", output_tokens=10), exposure("eve", "v2")])
+        assert self.costs(store, (0.1, 0.4)) == [None, None]
+
+    def test_stands_beside_each_arm_where_a_price_was_said(self, store: SqlStore) -> None:
+        store.expose([exposure("ann", "v1", prompt_tokens=200, output_tokens=20)])
+        found = analyse("support", [phase()], store, now_s=0, price=(0.1, 0.4))
+        for shown in (text(found), page(found)):
+            assert "cost of 1,000" in shown
+            assert "0.028" in shown
+            assert "at 0.1 and 0.4 a million prompt and output tokens" in shown
+        assert "cost" not in text(analyse("support", [phase()], store, now_s=0))
 
 
 def test_who_crossed_counts_nowhere_and_is_told() -> None:

@@ -54,8 +54,10 @@ def test_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
     measured = {"latency_ms": 12.5, "output_tokens": 7, "finish_reason": "stop"}
     before = exposure(id="5f5f", error=True, **measured, regenerate=False, source="user")
     assert list(store.exposures(EXPERIMENT)) == [before]
-    store.expose([exposure("ben", regenerate=True, source="request")])
-    assert [each.regenerate for each in store.exposures(EXPERIMENT)] == [False, True]
+    store.expose([exposure("ben", regenerate=True, source="request", prompt_tokens=40)])
+    kept = list(store.exposures(EXPERIMENT))
+    assert [each.regenerate for each in kept] == [False, True]
+    assert [each.prompt_tokens for each in kept] == [None, 40]
 
 
 def test_a_schema_of_a_later_release_is_refused_and_left_as_it_is(

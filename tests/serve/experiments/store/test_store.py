@@ -23,7 +23,14 @@ def statuses(told: list[Receipt | Conflict]) -> list[str]:
 def test_what_was_kept_is_there_for_whoever_opens_it_next(opened: Open) -> None:
     store = opened()
     given = [
-        exposure("ann", latency_ms=12.5, ttft_ms=3.0, output_tokens=7, finish_reason="stop"),
+        exposure(
+            "ann",
+            latency_ms=12.5,
+            ttft_ms=3.0,
+            prompt_tokens=40,
+            output_tokens=7,
+            finish_reason="stop",
+        ),
         exposure("ben", "base", error=True, refusal=True, regenerate=True, source="session"),
     ]
     posted = [
@@ -175,7 +182,15 @@ def test_the_same_outcomes_at_once_are_each_recorded_once(opened: Open) -> None:
 def test_units_are_summed_by_phase_under_their_first_arm(store: Store) -> None:
     store.expose(
         [
-            exposure("ann", "v1", at_s=5.0, probability=0.2, output_tokens=3, latency_ms=100.0),
+            exposure(
+                "ann",
+                "v1",
+                at_s=5.0,
+                probability=0.2,
+                output_tokens=3,
+                latency_ms=100.0,
+                prompt_tokens=40,
+            ),
             exposure("ben", "v2", at_s=1.0, probability=0.8, error=True, finish_reason="stop"),
             exposure("ann", "v1", at_s=6.0, output_tokens=4, latency_ms=300.0),
             exposure("ann", "v2", at_s=7.0, output_tokens=1000),  # somebody forced the other arm
@@ -201,6 +216,7 @@ def test_units_are_summed_by_phase_under_their_first_arm(store: Store) -> None:
         Measure("stars", above=2),
         Measure("mood", label="happy"),
         Measure("solved"),
+        Measure("prompt_tokens"),
         Measure("output_tokens"),
         Measure("latency_ms", above=100),
         Measure("error"),
@@ -218,6 +234,7 @@ def test_units_are_summed_by_phase_under_their_first_arm(store: Store) -> None:
         "stars above 2": ([2, 0, 1], [1, 0, 1], [1, 0, 1]),
         "happy": ([0, 2, 0], [0, 1, 0], [0, 1, 0]),
         "solved": ([0, 1, 0], [0, 1, 0], [0, 1, 0]),
+        "prompt_tokens": ([1, 0, 0], [40, 0, 0], [1600, 0, 0]),
         "output_tokens": ([2, 0, 0], [7, 0, 0], [25, 0, 0]),
         "latency above 100": ([2, 0, 0], [1, 0, 0], [1, 0, 0]),
         "error": ([2, 1, 1], [0, 1, 0], [0, 1, 0]),
