@@ -141,8 +141,11 @@ def _said(
         found = _found(shown)
         if arm == control:
             return f"Every other arm is worse than {control}, {shown.arm} by {found}: keep it."
-        told = "promote it, if it is not yet" if over else "promote it"
-        return f"{arm} is better by {found}: {told} (adapters ab promote {adapter})."
+        promote = f"adapters ab promote {adapter}"
+        if over:
+            there = f"{adapter}@{phase.design.alias}"
+            return f"{arm} was better by {found}: if {there} is not there yet, {promote}."
+        return f"{arm} is better by {found}: promote it ({promote})."
     if kind == "no_difference":
         assert phase.design.primary
         title, effect = phase.design.primary.title, phase.design.primary.effect

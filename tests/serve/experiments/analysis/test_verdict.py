@@ -146,7 +146,10 @@ def test_without_a_decision_the_status_says_what_to_do(status: Any, kind: str, w
 def test_a_decision_outlives_the_stop() -> None:
     verdict = concluded([compared("v2", 0.1, 9.0)], now=phase(design=PLAN, status="stopped"))
     assert verdict.kind == "winner"
-    assert "promote it, if it is not yet" in verdict.said
+    assert verdict.said.startswith("v2 was better by +10.0 points of solved")
+    assert verdict.said.endswith(
+        ": if support@production is not there yet, adapters ab promote support."
+    )
 
 
 def test_without_a_primary_metric_nothing_is_decided() -> None:
