@@ -127,6 +127,10 @@ def _compared(report: Report, found: Sequence[Comparison], note: str) -> Table |
         )
         for each in found
     )
+    if any(each.method == "blocks" for each in found):
+        note += (
+            " E of blocks decides; the interval, by betting (bounded), may leave 0 later or sooner."
+        )
     if any(each.adjusted for each in found):
         note += " CUPED: less what was known before, so not the difference of the arms' own values."
     return Table(role, headers, rows, note)

@@ -130,6 +130,26 @@ def test_plots_are_drawn_inside_their_frame(found: Report) -> None:
     assert "needed" in levels[1]
 
 
+def test_of_the_exact_method_of_rates_the_note_says_whose_the_interval_is() -> None:
+    """Six pairs of opposites: E has decided, and the interval still holds 0."""
+    arm = numpy.tile([0, 1], 6)
+    shown = {
+        written: report(
+            Traffic(1, arm, outcomes={SOLVED: arm}),
+            phase(design=design(written, method="exact")),
+        )
+        for written in ("solved", "solved:mean")
+    }
+    (rates,) = shown["solved"].comparisons
+    assert rates.decided == "better"
+    assert rates.low is not None
+    assert rates.low < 0
+    note = "E of blocks decides; the interval, by betting (bounded), may leave 0 later or sooner."
+    assert note in text(shown["solved"])
+    assert note in page(shown["solved"])
+    assert note not in text(shown["solved:mean"])
+
+
 def test_before_there_is_anything_there_are_dashes_and_no_plots() -> None:
     for plan in (Design(), design("solved", guardrails=["error<=5%"])):
         empty = report(Traffic(1, []), phase(design=plan))
