@@ -1,7 +1,7 @@
 """Many adapters at once: ours beside raw vLLM, all servers started once and loaded in turn.
 
     python -m loadtests.slots                 # about 10 minutes on 2 cores
-    python -m loadtests.slots --run-s 3       # a glance
+    python -m loadtests.slots --run-s 3       # a glance; 0: only what a request costs more
     python -m loadtests.slots --json out.json
 
 Raw vLLM runs through its own API server with every adapter given by `--lora-modules`: with the
@@ -64,48 +64,67 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=300, help="requests on each; default 300")
     parser.add_argument("--json", type=Path, help="write all of it there")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="adapters-slots-") as scratch, ExitStack() as stack:
-        urls, planned = _servers(stack, Path(scratch))
-        for url in urls.values():
-            _ask_each(url)
-        found: dict[str, Any] = {
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "slots": planned,
-            "added_ms": {m: _added_ms(urls, m, asked.pairs) for m in ("tiny", _name(0))},
-        }
-        _print_added(found["added_ms"])
-        found["throughput"] = _throughputs(urls, asked)
-        _print_throughputs(found["throughput"])
-        found["four_slots"] = _four_slots(urls, asked)
-        _print_four_slots(found["four_slots"])
+    with tempfile.TemporaryDirectory(prefix="adapters-slots-") as scratch:
+        home = Path(scratch)
+        versions = fleet.publish(Registry.open(home), [_name(n) for n in range(max(_ADAPTERS))])
+        with ExitStack() as stack:  # alone: a millisecond is less than what other servers disturb
+            ours, slots = _ours(stack, home)
+            urls = {
+                _OURS: ours,
+                _RAW_SAME: stack.enter_context(_raw(versions, slots.split(), home)),
+            }
+            _ask_each(urls)
+            added = {m: _added_ms(urls, m, asked.pairs) for m in ("tiny", _name(0))}
+            _print_added(added)
+        if not asked.run_s:
+            return
+        with ExitStack() as stack:
+            urls = _servers(stack, home, versions, slots.split())
+            _ask_each(urls)
+            found: dict[str, Any] = {
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+                "slots": slots,
+                "added_ms": added,
+                "throughput": (throughputs := _throughputs(urls, asked)),
+            }
+            _print_throughputs(throughputs)
+            found["four_slots"] = _four_slots(urls, asked)
+            _print_four_slots(found["four_slots"])
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _servers(stack: ExitStack, home: Path) -> tuple[dict[str, str], str]:
-    """Start all of them; return their URLs and the line that says what ours planned."""
-    versions = fleet.publish(Registry.open(home), [_name(n) for n in range(max(_ADAPTERS))])
+def _ours(stack: ExitStack, home: Path) -> tuple[str, str]:
+    """Start ours; return its URL and the flags of the slots that it planned."""
     log = home / "ours.log"
-    ours = stack.enter_context(served(["--base", "tiny", "--registry", str(home)], log))
+    url = stack.enter_context(served(["--base", "tiny", "--registry", str(home)], log))
     line = next(line for line in log.read_text().splitlines() if "Slots: " in line)
-    planned = line.partition("Slots: ")[2].partition(" (")[0].split()
+    return url, line.partition("Slots: ")[2].partition(" (")[0]
+
+
+def _servers(
+    stack: ExitStack, home: Path, versions: Sequence[Version], planned: Sequence[str]
+) -> dict[str, str]:
+    """Start all five; return their URLs."""
     four = ["--max-loras=4", "--max-cpu-loras=80", "--max-lora-rank=64"]
     start = stack.enter_context
+    ours, _ = _ours(stack, home)
     return {
         _OURS: ours,
-        _RAW_SAME: start(_raw(versions, planned, home / "same.log")),
-        _RAW_DEFAULT: start(_raw(versions, [], home / "default.log")),
+        _RAW_SAME: start(_raw(versions, planned, home)),
+        _RAW_DEFAULT: start(_raw(versions, [], home)),
         _OURS_FOUR: start(
             served(["--base", "tiny", "--registry", str(home), "--", *four], home / "four.log")
         ),
-        _RAW_FOUR: start(_raw(versions, four, home / "raw-four.log")),
-    }, line.partition("Slots: ")[2]
+        _RAW_FOUR: start(_raw(versions, four, home)),
+    }
 
 
 def _raw(
-    versions: Sequence[Version], flags: Sequence[str], log: Path
+    versions: Sequence[Version], flags: Sequence[str], home: Path
 ) -> AbstractContextManager[str]:
     port = free_port()
+    log = home / f"raw-{port}.log"
     command = [
         sys.executable, "-m", _RAW, "--model", str(bases.resolve("tiny").path),
         "--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port),
@@ -117,12 +136,13 @@ def _raw(
     return running(command, f"http://127.0.0.1:{port}", "/health", log)
 
 
-def _ask_each(url: str) -> None:
+def _ask_each(urls: dict[str, str]) -> None:
     """Have every adapter loaded, and everything else done that is done once."""
     with httpx.Client(timeout=60) as client:
-        for number in range(max(_ADAPTERS)):
-            content = {"model": _name(number), "prompt": "Hello", "max_tokens": 1}
-            client.post(f"{url}/v1/completions", json=content).raise_for_status()
+        for url in urls.values():
+            for number in range(max(_ADAPTERS)):
+                content = {"model": _name(number), "prompt": "Hello", "max_tokens": 1}
+                client.post(f"{url}/v1/completions", json=content).raise_for_status()
 
 
 def _name(number: int) -> str:
