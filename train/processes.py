@@ -30,6 +30,9 @@ from train.recipe import Recipe
 
 _STOP_S = 5
 """What a process has for ending by itself."""
+_MISSED, _READ_S = 120, 600
+"""Signs of life of 5 s each that may be missed, and how long an answer may take: on one machine
+nobody is lost who is slow, and torch's 3 and 60 s end a run on one that is busy, or was asleep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ def train_in_processes(share: Share) -> dict[str, float]:
             run_id=share.out.parent.name,
             rdzv_backend="c10d",
             rdzv_endpoint="127.0.0.1:0",
+            rdzv_configs={"keep_alive_max_attempt": _MISSED, "read_timeout": _READ_S},
             local_addr="127.0.0.1",
             max_restarts=0,
             shutdown_timeout=_STOP_S,
