@@ -256,6 +256,28 @@ class Reader:
         ]
         return sorted(filter(None, found), key=lambda phases: phases[0].time)
 
+    def phases(self, name: str, experiment: str | None = None) -> list[Phase]:
+        """Return the phases of one experiment on an adapter, oldest first.
+
+        `experiment`: its name; None: the one that is not over, else the last.
+
+        Raises:
+            InvalidName, NotFound: no such adapter, or no such experiment; names the nearest.
+        """
+        ran = self.experiments(name)
+        named = [phases for phases in ran if experiment in (None, phases[0].experiment)]
+        if not named:
+            known = [phases[0].experiment for phases in ran]
+            raise NotFound(
+                f"{name} has no experiment {experiment!r}."
+                if known
+                else f"{name} has no experiment.",
+                fix=nearest(experiment or "", known) or f"See: adapters ab log {name}"
+                if known
+                else "Start one: adapters ab start --help",
+            )
+        return next((each for each in named if each[-1].status != "stopped"), named[-1])
+
     # -- inside -------------------------------------------------------------------------------
 
     def _no_alias(self, name: str, alias: str) -> NotFound:

@@ -13,7 +13,7 @@ import typer
 from adapters.cli.designs import design_flags
 from adapters.cli.registry import ConfirmOption, JsonOption, ReasonOption, RegistryOption
 from adapters.designs import read_design
-from adapters.errors import NotFound, UsageError, nearest
+from adapters.errors import NotFound, UsageError
 from adapters.experiments import Arm, Design, Phase
 from adapters.metrics import read_number
 from adapters.registry import Registry
@@ -181,21 +181,6 @@ def simulate(
     typer.echo(table(["", "", ""], rows))
 
 
-def chosen(opened: Registry, name: str, experiment: str | None) -> list[Phase]:
-    """Return the phases of the experiment of this name, else of the one on NAME, else the last."""
-    ran = opened.experiments(name)
-    named = [phases for phases in ran if experiment in (None, phases[0].experiment)]
-    if not named:
-        known = [phases[0].experiment for phases in ran]
-        raise NotFound(
-            f"{name} has no experiment {experiment!r}." if known else f"{name} has no experiment.",
-            fix=nearest(experiment or "", known) or f"See: adapters ab log {name}"
-            if known
-            else "Start one: adapters ab start --help",
-        )
-    return next((each for each in named if each[-1].status != "stopped"), named[-1])
-
-
 def _analysed(
     opened: Registry,
     name: str,
@@ -207,7 +192,7 @@ def _analysed(
     from serve.experiments.analysis import analyse
     from serve.experiments.store.sql import SqlStore
 
-    phases = chosen(opened, name, experiment)
+    phases = opened.phases(name, experiment)
     store = SqlStore(url)
     try:
         return phases, analyse(name, phases, store, now_s=time.time(), price=price)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from adapters.cli.evidence import ExperimentOption, NameArgument, StoreOption, chosen
+from adapters.cli.evidence import ExperimentOption, NameArgument, StoreOption
 from adapters.cli.registry import JsonOption, RegistryOption
 from adapters.registry import Registry
 from adapters.render import emit_json, table
@@ -34,7 +34,7 @@ def shadows(
     from serve.experiments.store.units import key_of
 
     opened = Registry.open(registry)
-    phase = chosen(opened, name, experiment)[-1]
+    phase = opened.phases(name, experiment)[-1]
     with closing(SqlStore(store)) as kept:
         key = key_of(name, phase.experiment)
         found = beside(kept.shadows(key))

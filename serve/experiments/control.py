@@ -146,18 +146,11 @@ class Control:
             force=_flag(content, "force"),
             reason=_reason(content),
         )
-        return self._experiment(name)[-1]
+        return self._registry.phases(name)[-1]
 
     def _analysed(self, name: str) -> tuple[list[Phase], Report]:
-        phases = self._experiment(name)
+        phases = self._registry.phases(name)
         return phases, analyse(name, phases, self._store, now_s=time.time())
-
-    def _experiment(self, name: str) -> list[Phase]:
-        """Return the phases of the one that is not over, or of the last one."""
-        ran = self._registry.experiments(name)
-        if not ran:
-            raise NotFound(f"No experiment was ever on {name}.", fix=_FIX)
-        return next((phases for phases in ran if phases[-1].status != "stopped"), ran[-1])
 
 
 def _listed(documents: list[dict[str, Any]]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from adapters.registry import Registry
 from adapters.verbs.writer import acting
 from serve.experiments.analysis import Report, analyse
 from serve.experiments.decisions import Action, act, keeps, under_this_share
+from serve.experiments.promotion import move_alias
 from serve.experiments.store.base import Store
 from serve.experiments.store.units import key_of
 from serve.routes.snapshot import Snapshot
@@ -113,8 +114,8 @@ class Keeper:
             Conflict, NotFound: somebody else has changed it meanwhile, or ended it.
             AdaptersError: the store or the registry is gone, or refuses.
         """
-        phases = self._phases(name, running.experiment)
-        if not phases or not keeps(phases[-1]):
+        phases = self._registry.phases(name, running.experiment)
+        if not keeps(phases[-1]):
             return ""  # the snapshot is older than that
         report, now_s = analyse(name, phases, self._store, now_s=self._clock()), self._clock()
         where = (name, running.experiment)
@@ -123,12 +124,9 @@ class Keeper:
         seen = self._seen(name, phases) if phases[-1].design.policy == "canary" else 0
         if action := act(report, phases, now_s, seen=seen):
             with acting(_ACTOR):
-                return self._do(name, phases[-1], action)
+                self._do(name, phases[-1], action)
+            return ""
         return report.verdict.said if report.frozen else ""
-
-    def _phases(self, name: str, experiment: str) -> list[Phase]:
-        found = self._registry.experiments(name)
-        return next((each for each in found if each[0].experiment == experiment), [])
 
     def _seen(self, name: str, phases: Sequence[Phase]) -> int:
         """Return how many units a canary's arm has had since its share is what it is."""
@@ -138,8 +136,8 @@ class Keeper:
         counted = (units.arm == phase.arms[1].name) & ~units.crossed
         return len(numpy.unique(units.unit[counted & numpy.isin(units.phase, numbers)]))
 
-    def _do(self, name: str, phase: Phase, action: Action) -> str:
-        """Change the registry. Returns what people should be told where it cannot be.
+    def _do(self, name: str, phase: Phase, action: Action) -> None:
+        """Change the registry.
 
         Raises:
             Conflict, NotFound: it is not as it was when this was decided, or over.
@@ -151,33 +149,14 @@ class Keeper:
         elif action.kind == "take_out":
             self._registry.take_out(name, action.arm, reason=reason, after=phase)
         else:
-            if action.kind == "promote" and (trouble := self._promote(name, phase, action, reason)):
-                return trouble
+            if action.kind == "promote" and (arm := phase.arm(action.arm)).version is not None:
+                # Killed before the experiment is stopped, the next look finds the alias there.
+                move_alias(
+                    self._registry, name, phase, arm, reason=reason, evidence=action.evidence
+                )
             self._registry.stop_experiment(name, reason=reason, after=phase)
         self._watcher.decided(action.kind)
         log.warning("%s on %s: %s, %s", phase.experiment, name, action.kind, reason)
-        return ""
-
-    def _promote(self, name: str, phase: Phase, action: Action, reason: str) -> str:
-        """Move the alias to an arm, unless it is there already.
-
-        Killed before the experiment is stopped, the next look finds it there, and stops it.
-        """
-        alias, number = phase.design.alias, phase.arm(action.arm).version
-        current = self._registry.aliases(name).get(alias)
-        if number is None or current == number:
-            return ""  # the base, which no alias leads to; or the control, as always
-        if current is not None and current not in {arm.version for arm in phase.arms}:
-            return (
-                f"{action.arm} won, but {alias} moved to v{current} meanwhile, which it was not"
-                f" compared with. Decide: adapters promote {name}@v{number} {alias}"
-            )
-        if self._registry.experiment(name) != phase:
-            raise Conflict(f"{phase.experiment} was changed.", fix="Look again.")
-        self._registry.promote(
-            f"{name}@v{number}", alias, if_current=current, reason=reason, evidence=action.evidence
-        )
-        return ""
 
 
 def _evidence(report: Report) -> dict[tuple[str, str], float]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from adapters.errors import Conflict, Rejected, UsageError
-from adapters.experiments import Phase
+from adapters.experiments import Arm, Phase
 from adapters.registry import Registry
 from adapters.types import AliasMove
 from serve.experiments.analysis import Report
@@ -33,7 +34,7 @@ def promote_winner(
     Raises:
         UsageError: no such arm, or it is forced without an arm or a reason.
         Rejected: nothing won, something else did, the arms do not get their shares, it breaks a
-            guardrail, or the base won, which no alias can lead to; or as `Registry.promote`.
+            guardrail, or the base won, which no alias can lead to; or as `move_alias`.
         Conflict: the alias moved, or the experiment changed, since the report.
         NotFound: as `Registry.promote`.
     """
@@ -55,18 +56,17 @@ def promote_winner(
             fix=f"Stop the experiment (adapters ab stop {name}), or demote the alias.",
         )
     alias = phase.design.alias
-    current = registry.aliases(name).get(alias)
-    move = None
-    if current != chosen.version:
-        evidence = {**verdict.evidence, "verdict": verdict.kind, "said": verdict.said}
-        move = registry.promote(
-            f"{name}@v{chosen.version}",
-            alias,
-            if_current=current,
-            reason=reason or f"{chosen.name} won {phase.experiment}",
-            evidence={**evidence, "forced": True} if force else evidence,
-            confirmed=confirmed,
-        )
+    evidence = {**verdict.evidence, "verdict": verdict.kind, "said": verdict.said}
+    move = move_alias(
+        registry,
+        name,
+        phase,
+        chosen,
+        reason=reason or f"{chosen.name} won {phase.experiment}",
+        evidence={**evidence, "forced": True} if force else evidence,
+        force=force,
+        confirmed=confirmed,
+    )
     if phase.status != "stopped":
         try:
             registry.stop_experiment(name, reason=f"{chosen.name} promoted", after=phase)
@@ -77,3 +77,49 @@ def promote_winner(
                 fix=f"See what changed (adapters ab log {name}), and stop it.",
             ) from error
     return move
+
+
+def move_alias(
+    registry: Registry,
+    name: str,
+    phase: Phase,
+    arm: Arm,
+    *,
+    reason: str,
+    evidence: Mapping[str, Any],
+    force: bool = False,
+    confirmed: bool = False,
+) -> AliasMove | None:
+    """Move the design's alias to an arm's version; None: it leads there already.
+
+    `force`: even where it leads to what no arm is. `confirmed`: as in `Registry.promote`.
+
+    Raises:
+        Conflict: the experiment has another phase than this one by now, or the alias moves.
+        Rejected: the alias leads to a version that was not compared, or as `Registry.promote`.
+        NotFound: as `Registry.promote`.
+    """
+    now = registry.experiment(name)
+    if phase.status != "stopped" and now != phase:
+        ran = now and now.experiment == phase.experiment
+        raise Conflict(
+            f"{phase.experiment} is {f'in phase {now.number}' if now and ran else 'over'} by now.",
+            fix=f"See what changed: adapters ab log {name}",
+        )
+    alias, current = phase.design.alias, registry.aliases(name).get(phase.design.alias)
+    if current == arm.version:
+        return None
+    if current is not None and current not in {each.version for each in phase.arms} and not force:
+        raise Rejected(
+            f"{arm.name} won, but {alias} moved to v{current} meanwhile, which it was not compared"
+            " with.",
+            fix=f"Decide: adapters promote {name}@v{arm.version} {alias}",
+        )
+    return registry.promote(
+        f"{name}@v{arm.version}",
+        alias,
+        if_current=current,
+        reason=reason,
+        evidence=evidence,
+        confirmed=confirmed,
+    )

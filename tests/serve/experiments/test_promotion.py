@@ -17,6 +17,7 @@ from adapters.types import AliasMove, Version
 from serve.experiments.analysis import analyse
 from serve.experiments.promotion import promote_winner
 from serve.experiments.store.sql import SqlStore
+from tests.serve.conftest import Publish
 from tests.serve.experiments.population import lived
 
 WINS: dict[str, float] = {"v1": 0.2, "v2": 0.6, "base": 0.2}
@@ -135,6 +136,22 @@ def test_what_changed_since_the_report_is_not_decided_on(
     registry.ramp_experiment("support", {"v1": 10, "v2": 90})
     with pytest.raises(Conflict, match="phase 2 by now"):
         promote_winner(registry, "support", phases, report)
+    assert registry.aliases("support") == {"production": 1}
+
+
+def test_an_alias_that_leads_to_what_was_not_compared_stays_unless_forced(
+    registry: Registry, store: SqlStore, running: Phase, publish: Publish
+) -> None:
+    lived(store, "support", running, WINS)
+    registry.stop_experiment("support")
+    publish("support")
+    registry.promote("support@v3")
+    with pytest.raises(Rejected, match="moved to v3 meanwhile"):
+        promoted(registry, store)
+    assert registry.aliases("support") == {"production": 3}
+    move = promoted(registry, store, force=True, arm="v2", reason="v3 was a mistake")
+    assert move
+    assert (move.from_version, move.to_version) == (3, 2)
 
 
 def test_it_can_be_promoted_after_it_was_stopped(
